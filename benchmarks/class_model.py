@@ -1,7 +1,8 @@
 """The class model on real photos and ``sar-mini``: accuracy, likelihood, calibration, unknown images and adapting.
 
     python -m benchmarks.class_model [--deal choosing|reporting] [--sets garments caltech dtd pacs] [--draws 5]
-        [--what names streams few promise alone trained unknown seconds] [--shots 16] [--cache FOLDER] [--out FILE.csv]
+        [--what names streams long few promise alone trained unknown seconds] [--shots 16] [--cache FOLDER]
+        [--out FILE.csv]
 
 Two deals share no test photo. Constants are chosen on ``choosing``; ``reporting`` is for figures. Within a deal, no
 training photo of a draw is a test photo of another. Each class belongs to half A or B: in ``choosing`` all added
@@ -16,7 +17,10 @@ there were (PACS: three to four): *base* and *new* are those of trained classes 
 those of added classes, each expected and measured. ``alone`` has accuracies on trained classes among themselves:
 *base* by name, *new* of the class model, *H* of a linear probe. ``trained`` has those of ``sar-train --prompt learned``
 on the same photos: *base* of the learned prompt, *new* with the class model. ``seconds`` prints the processor time of
-fits, also among the 1,000 names of the shipped bundle.
+fits, also among the 1,000 names of the shipped bundle, of an image, and of the distance of *unknown*, with its memory.
+
+``long`` prints accuracies, in per cent, before and after long streams without labels that show only trained classes, or
+all: Caltech101, added classes known by name, each photo of half the test 1, 10 and 50 times.
 
 ``unknown`` prints a table of unknown images, near (absent classes of the set) and far (photos of other sets): AUROC,
 the share rejected at exactly 5 % false alarms, and false alarms and shares rejected at the default threshold, in per
@@ -26,12 +30,14 @@ cent. Rows are sets by 0 to 8 photos of added classes, another camera, and two a
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +45,8 @@ import numpy as np
 
 from benchmarks import command
 from sar_infer.class_model import adapt, cross_validation
-from sar_infer.class_model.model import Rivals, linear, scores_of
+from sar_infer.class_model.model import Rivals, linear, log_probabilities, scores_of
+from sar_infer.measures import auroc
 
 SHOTS = 16
 PHOTOS = (0, 1, 2, 4)
@@ -226,12 +233,12 @@ class Model:
         self.model = self.fitted.model
 
     def _logs(self, x: Any, text: Any, means: Any, counts: Any, shift: Any = None) -> Any:
-        return log_softmax(scores_of(self.model, x, *linear(self.model, text, means, counts, shift=shift)))
+        return log_probabilities(scores_of(self.model, x, *linear(self.model, text, means, counts, shift=shift)))
 
     def answers(self, x: Any, text: Any, means: Any, counts: Any) -> tuple[Any, Any, Any]:
         """Return log probabilities (N, C), how strange images (N,) are, and flags of those called unknown."""
         logs = self._logs(x, text, means, counts)
-        classes = log_softmax(logs[:, :-1])
+        classes = log_probabilities(logs[:, :-1])
         limits = self.model.unknown_threshold(counts)[classes.argmax(1)]
         return classes, logs[:, -1], np.exp(logs[:, -1]) > limits
 
@@ -241,12 +248,6 @@ class Model:
         learned = adapt.adapt(self.model, known, stream, all_known=all_known)
         now = learned.classes(known)
         return self._logs(x, text, now.means, now.counts, learned.translation)[:, :-1]
-
-
-def log_softmax(logits: Any) -> Any:
-    """Return the logarithm of the softmax over the last axis."""
-    apart = logits - logits.max(-1, keepdims=True)
-    return apart - np.log(np.exp(apart).sum(-1, keepdims=True))
 
 
 def calibration_error(scores: Any, right: Any) -> float:
@@ -259,13 +260,6 @@ def accuracies(right: Any, labels: Any, trained: int) -> tuple[float, float, flo
     """Return accuracy on trained and added classes and their harmonic mean, in per cent."""
     base, new = (100 * float(right[side].mean()) for side in (labels < trained, labels >= trained))
     return base, new, 2 * base * new / max(base + new, 1e-9)
-
-
-def area(known: Any, unknown: Any) -> float:
-    """Return the AUROC of values that should be larger for unknown images."""
-    ordered = np.sort(known)
-    below, up_to = (np.searchsorted(ordered, unknown, side=side) for side in ("left", "right"))
-    return float((below + up_to).mean() / (2 * len(known)))
 
 
 UNKNOWN = ("near", "far", "near at 5", "far at 5", "false alarms", "near rejected", "far rejected")
@@ -300,7 +294,7 @@ def by_names(draw: Draw, kind: str, system: Model, photos: int) -> Any:
         _, strange, called = system.answers(test.rows, draw.text[columns], means[columns], counts[columns])
         is_known = np.isin(test.labels, columns)
         alarms = 100 * called[is_known].mean(), 100 * called[~is_known].mean()
-        unknown.append((area(strange[is_known], strange[~is_known]), *alarms))
+        unknown.append((auroc(strange[~is_known], strange[is_known]), *alarms))
     return np.r_[np.mean(figures, axis=0), np.mean(unknown, axis=0)]
 
 
@@ -372,8 +366,12 @@ def by_trained(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterat
 
 
 def seconds(rows: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield sizes and seconds of processor time of fits."""
+    """Yield sizes and seconds of processor time of fits, of an image, and of the distance of *unknown*."""
+    from PIL import Image
+
     from sar_infer.bundle.bundle import open_bundle
+    from sar_infer.classifier import Classifier
+    from sar_infer.classify.composer import Unknown
 
     texts = open_bundle(None).bank.embeddings.astype(np.float64)
     rivals = Rivals(texts, np.zeros_like(texts), np.zeros(len(texts)))
@@ -381,9 +379,27 @@ def seconds(rows: dict[str, Any]) -> Iterator[tuple[str, str]]:
         train = Photos.of([rows[f"{name}/{one}"][:SHOTS] for one in classes_of(rows, name)[:classes]])
         for others in (None, rivals):
             began = time.process_time()
-            cross_validation.fit(train.rows, train.labels, rows[f"text/{name}"][:classes], SCALE, rivals=others)
+            fitted = cross_validation.fit(
+                train.rows, train.labels, rows[f"text/{name}"][:classes], SCALE, rivals=others
+            )
             among = "" if others is None else f" among {len(texts):,} names"
             yield f"{classes} x {SHOTS} photos{among}", f"{time.process_time() - began:.1f}"
+    model, image, one = fitted.model, Image.new("RGB", (640, 480)), train.rows[:1].astype(np.float32)
+    weights, bias = linear(model, texts[:1], texts[:1], np.ones(1))
+    with_distance = Unknown(weights[-1], float(bias[-1]), model.axes, model.gain)
+    without, classifier = dataclasses.replace(with_distance, gain=0.0), Classifier(open_bundle(None))
+    steps = (lambda: classifier.embed_images([image])), (lambda: without.scores(one)), lambda: with_distance.scores(one)
+    spent = np.zeros((51, 3))
+    for turn, (number, step) in product(range(len(spent)), enumerate(steps)):
+        began = time.process_time()
+        step()
+        spent[turn, number] = time.process_time() - began
+    encoding, plain, whole = np.median(spent, axis=0)
+    yield "an image: encoded, and its score of unknown without the distance", f"{encoding + plain:.6f}"
+    share = (
+        f"the distance, {(whole - plain) / (encoding + plain):.2%} of it and {model.axes.nbytes / 1024:g} KiB a bank"
+    )
+    yield share, f"{whole - plain:.6f}"
 
 
 def by_few(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterator[tuple[Any, ...]]:
@@ -412,7 +428,7 @@ def by_few(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterator[t
                     alarms = 100 * called[known].mean(), 100 * called[~known].mean()
                     error = calibration_error(scores, right) - chance
                     sides = 100 * right[truth == 0].mean(), 100 * right[truth != 0].mean(), 0.0
-                    unknown = area(strange[known], strange[~known])
+                    unknown = auroc(strange[~known], strange[known])
                     figures.append((*sides, 100 * right.mean(), nll, error, unknown, *alarms))
                 values = np.round(np.mean(figures, axis=0), 4).tolist()
                 yield ("model", f"{classes} classes", deal, name, "photos", number, photos, *values)
@@ -422,7 +438,7 @@ def unknown_figures(system: Model, images: tuple[Any, Any, Any], text: Any, mean
     """Return `UNKNOWN` (7,) of known, near and far images (·, D)."""
     known, near, far = (system.answers(rows, text, means, counts)[1:] for rows in images)
     limit = np.quantile(known[0], 0.95)
-    areas = [area(known[0], side[0]) for side in (near, far)]
+    areas = [auroc(side[0], known[0]) for side in (near, far)]
     shares = [(side[0] > limit).mean() for side in (near, far)]
     return np.array([*areas, *(100 * s for s in shares), *(100 * side[1].mean() for side in (known, near, far))])
 
@@ -492,6 +508,26 @@ def by_streams(draw: Draw, kind: str, system: Model, strangers: Any) -> Iterator
         yield from ((photos, name, np.mean(values, axis=0)) for name, values in collected.items())
 
 
+def long_table(rows: dict[str, Any], deal: str, count: int) -> str:
+    """Return accuracies before and after long streams, and the worst loss of added classes in a draw, in Markdown."""
+    cells: dict[tuple[str, str, int], list[Any]] = defaultdict(list)
+    for sizes in ((40, 40), (20, 40)):
+        for draw in draws(rows, "caltech", deal, count, sizes):
+            system, test = Model(draw.train, draw.text[: draw.trained], draw.number), draw.tests[""]
+            rng, bank = np.random.default_rng(draw.number), (draw.text, *draw.bank(0, 0))
+            halves = np.array_split(rng.permutation(len(test.labels)), 2)
+            for (seen, rest), kind in product((halves, halves[::-1]), ("trained", "all")):
+                half, photos = test.where(rest), stream(test, seen, kind, draw.trained, test.rows[:0], rng)
+                for times in (1, 10, 50):
+                    shown = np.tile(photos, (times, 1))
+                    scores = system.answers(half.rows, *bank)[0], system.adapted(half.rows, *bank, shown, False)
+                    sides = [accuracies(s.argmax(1) == half.labels, half.labels, draw.trained)[:2] for s in scores]
+                    cells["{} + {}".format(*sizes), kind, times].append(np.array(sides).T.ravel())
+    heads = ("classes", "stream", "times", "trained before", "after", "added before", "after", "worst")
+    lines = [(*key, *np.mean(v, axis=0), np.min(np.diff(v)[:, 2])) for key, v in cells.items()]
+    return command.markdown(heads, [(*line[:3], *(f"{value:.1f}" for value in line[3:])) for line in lines])
+
+
 def unknown_table(cells: dict[tuple[str, str, int], list[Any]]) -> str:
     """Return `UNKNOWN` by set, images and photos, and means over cells of a kind, in Markdown."""
     lines = {key: np.mean(values, axis=0) for key, values in cells.items()}
@@ -524,6 +560,9 @@ def main() -> None:  # noqa: C901, PLR0912 - one branch for each table
     rows = encoded(args.data, args.cache)
     if args.what == ["seconds"]:
         command.tell(command.markdown(("fit", "seconds"), seconds(rows)))
+        return
+    if args.what == ["long"]:
+        command.tell(long_table(rows, args.deal, args.draws), None, args.out)
         return
     table: list[tuple[Any, ...]] = []
     cells: dict[tuple[str, str, int], list[Any]] = defaultdict(list)

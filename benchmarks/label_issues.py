@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import command
-from benchmarks.class_model import SCALE, area, classes_of, encoded
+from benchmarks.class_model import SCALE, classes_of, encoded
 from sar_infer.class_model import cross_validation
 from sar_infer.class_model.labels import label_issues
 from sar_infer.class_model.model import linear
+from sar_infer.measures import auroc
 
 SETS = ("garments", "caltech", "dtd", "pacs")
 SHARES, PHOTOS, KINDS = (0.05, 0.1, 0.2), (16, 8, 4), ("random", "nearest")
@@ -82,7 +83,7 @@ def rates(pool: list[Any], photos: int, share: float, kind: str, count: int) -> 
     wrong, probability, named, doubtful = map(np.concatenate, zip(*columns, strict=True))
     if not wrong.any():
         return [float("nan"), float("nan"), float("nan"), 100 * float(doubtful.mean())]
-    score = area(-probability[~wrong], -probability[wrong])
+    score = auroc(-probability[wrong], -probability[~wrong])
     return [score, *(100 * float(flags.mean()) for flags in (named[wrong], doubtful[wrong], doubtful[~wrong]))]
 
 

@@ -31,6 +31,7 @@ from sar_infer.class_model import adapt, cross_validation, folds, groups
 from sar_infer.class_model import weights as of_weights
 from sar_infer.class_model.model import ClassModel, apart, linear, log_probabilities
 from sar_infer.classify import composer
+from sar_infer.measures import auroc
 
 SETS = ("garments", "dtd", "pacs", "caltech")
 FOLDS: dict[str, list[Any]] = {
@@ -52,6 +53,7 @@ ADAPT: dict[str, list[Any]] = {
     "UNKNOWN_PRIOR": [adapt.UNKNOWN_PRIOR, 1.0, 10.0],
     "SAME_KIND": [adapt.SAME_KIND, 0.1, 0.4],
     "LEAST": [adapt.LEAST, 10, 40],
+    "OWN": [adapt.OWN, 0.33, -9.0],
 }
 GROUPS: dict[str, list[Any]] = {"_GROUPS": [groups._GROUPS, 2, 5], "_PHOTOS": [groups._PHOTOS, 2, 8]}
 ALIKE = [composer._ALIKE, 0.0, 0.2, 0.4, 0.6]
@@ -88,7 +90,7 @@ def figures(draw: bench.Draw, system: Any, kind: str, photos: int) -> tuple[floa
         means, counts = draw.bank(photos, half)
         strange = system.answers(test.rows, draw.text[columns], means[columns], counts[columns])[1]
         known = np.isin(test.labels, columns)
-        areas.append(bench.area(strange[known], strange[~known]))
+        areas.append(auroc(strange[~known], strange[known]))
     return (*np.mean(values, axis=0).tolist(), float(np.mean(areas)))
 
 

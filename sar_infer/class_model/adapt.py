@@ -6,9 +6,10 @@ learned too: around the centre, with an inverse Wishart prior at what a class wi
 stays the anchor of its class by k photos, as in StatA (Zanella et al., CVPR 2025, arXiv 2501.03729); the mixture with
 one shared covariance and text is that of TransCLIP (Zanella et al., NeurIPS 2024, arXiv 2406.01837).
 
-One gate: photos of another kind teach nothing, see `shared_shift`. With ``all_known``, for streams in which every photo
-is of one of the classes, there is no unknown component, photos count whole, and one translation of all photos, the
-share of their camera, is learned as well.
+Two gates: photos of another kind teach nothing, see `shared_shift`. A class known only by name learns nothing if most
+photos that score for it are of other classes, see `own_shares`. With ``all_known``, for streams in which every photo is
+of one of the classes, there is no unknown component, photos count whole, and one translation of all photos, the share
+of their camera, is learned as well.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ SAME_KIND = 0.2
 """Value of `shared_shift` from which on nothing is learned from a stream."""
 LEAST = 20
 """Photos that `shared_shift` needs, four groups of five: from fewer nothing is learned without ``all_known``."""
+OWN = 0.5
+"""Value of `own_shares` below which a class known only by name learns nothing: most of its photos are of others."""
 ROUNDS = 8
 _FOLD_ODDS = -float(np.log(6))
 """Log-odds of unknown images in the folds (a seventh of all), which the fitted weights hold already."""
@@ -109,7 +112,9 @@ def adapt(
     nothing = Adapted(np.zeros((classes, size)), np.zeros(classes), np.zeros(size), len(features), 0.0, 0.0)
     if not len(features) or not classes:
         return nothing
-    shift = shared_shift(model, apart(model, known.texts, known.sums(model), known.counts, known.named)[0], features)
+    means = apart(model, known.texts, known.sums(model), known.counts, known.named)[0]
+    by_name = np.flatnonzero(known.counts == 0)
+    shift = shared_shift(model, means, features)
     learned = Adapted(nothing.sums, nothing.counts, nothing.translation, len(features), shift, 0.0)
     if not all_known and (shift >= SAME_KIND or len(features) < LEAST):
         return learned
@@ -123,7 +128,7 @@ def adapt(
             lower = np.linalg.cholesky(covariance)
             inverse, volume = np.linalg.inv(lower).T, 2 * float(np.log(np.diag(lower)).sum())
         sums, counts, plain = np.zeros((classes, size)), np.zeros(classes), np.zeros(size)
-        scatter, strange = np.zeros((size, size)), 0.0
+        scatter, strange, others = np.zeros((size, size)), 0.0, np.zeros((len(by_name), size))
         for rows in _chunks(features, classes):
             scores = (rows @ weights.T + bias).astype(np.float64)
             if all_known:
@@ -135,6 +140,7 @@ def adapt(
             shares = np.exp(log_probabilities(scores))
             if not all_known:
                 scatter = scatter + (white * shares[:, -1:]).T @ white
+                others += of_others(shares[:, :-1], means, by_name)
             sums += shares[:, :-1].T @ rows
             counts += shares[:, :-1].sum(0)
             strange += float(shares[:, -1].sum())
@@ -142,15 +148,53 @@ def adapt(
             progress(len(rows))
         translation = learned.translation
         if all_known:
-            means = apart(model, now.texts, now.sums(model), now.counts, now.named)[0] + model.centre
-            translation = (counts @ means - plain) / (len(features) + model.prior)
+            expected = apart(model, now.texts, now.sums(model), now.counts, now.named)[0] + model.centre
+            translation = (counts @ expected - plain) / (len(features) + model.prior)
         else:
+            shown = sums[by_name] - counts[by_name, None] * model.centre
+            few = by_name[own_shares(model, means[by_name], counts[by_name], shown, others) < OWN]
+            sums[few], counts[few] = 0.0, 0.0
             sums, counts = UNLABELLED * sums, UNLABELLED * counts
             covariance = (broad * prior * np.eye(size) + scatter) / (prior + strange)
             odds = float(np.log((strange + 1) / (len(features) - strange + 1))) - _FOLD_ODDS
             share = strange / len(features)
         learned = Adapted(sums + counts[:, None] * translation, counts, translation, len(features), shift, share)
     return learned
+
+
+def of_others(shares: Doubles, means: Doubles, some: npt.NDArray[np.intp]) -> Doubles:
+    """Return for some classes (K, D) the sum of what the other classes expect of the photos that score for each.
+
+    A photo that scores p for a class counts p, and shows what the other classes expect if this one is left out.
+
+    Args:
+        shares: (N, C) probabilities; the rest of each row is that of unknown images, which are around the centre.
+        means: (C, D) class means less the centre.
+        some: (K,) classes.
+    """
+    own = shares[:, some]
+    odds = own / np.maximum(1 - own, 1e-9)
+    result: Doubles = odds.T @ (shares @ means) - (odds * own).sum(0)[:, None] * means[some]
+    return result
+
+
+def own_shares(model: ClassModel, means: Doubles, counts: Doubles, sums: Doubles, others: Doubles) -> Doubles:
+    """Return how many (K,) of the photos that score for a class are its own: a share, below 0 to above 1.
+
+    Their mean lies by that share between what the other classes expect of these photos and what the class expects. It
+    does not depend on the number of photos, so that a stream of other classes teaches nothing, however long it is.
+
+    Args:
+        model: The class model.
+        means: (K, D) class means less the centre.
+        counts: (K,) photos that score for each.
+        sums: (K, D) their features less the centre.
+        others: (K, D) from `of_others`.
+    """
+    photos = np.maximum(counts, 1e-12)[:, None]
+    way, gone = (means - others / photos) @ model.root, ((sums - others) / photos) @ model.root
+    result: Doubles = (way * gone).sum(1) / np.maximum((way**2).sum(1), 1e-12)
+    return result
 
 
 def shared_shift(model: ClassModel, means: Doubles, features: Floats) -> float:

@@ -113,13 +113,6 @@ def test_scores_are_the_log_densities_of_the_model(fitted: Fitted, moved: bool) 
         assert np.allclose(scores[n] - scores[n, 0], np.array(values) - values[0], atol=2e-3)
 
 
-def test_a_shift_is_added_to_images(world: World, fitted: Fitted) -> None:
-    means, counts, plain_model = *bank(world, [2, 0]), dataclasses.replace(fitted.model, share=0.0)
-    shift, images = world.rng.normal(0, 0.1, SIZE), world.set(range(2), 2)[0]
-    plain, moved = (linear(plain_model, world.texts[:2], means, counts, shift=s) for s in (None, shift))
-    assert np.allclose((images + shift) @ plain[0].T + plain[1], images @ moved[0].T + moved[1], atol=1e-3)
-
-
 def test_arrays_hold_the_model_to_the_bit_and_damage_is_told(fitted: Fitted) -> None:
     arrays = fitted.model.tensors()
     again = ClassModel.from_tensors(arrays).tensors()
@@ -428,3 +421,37 @@ def test_nothing_is_learned_from_too_few_photos(world: World, fitted: Fitted) ->
     for count in (0, 9):
         stream = world.set(range(2), 9)[0][: 2 * count].astype(np.float32)
         assert not adapt.adapt(fitted.model, known, stream).counts.any()
+
+
+def test_what_other_classes_expect_is_that_of_a_bank_without_the_class(world: World, fitted: Fitted) -> None:
+    model = dataclasses.replace(fitted.model, share=0.0)
+    photos, images = [16] * 4 + [0] * 2, world.set(range(6), 5)[0]
+    means, counts = bank(world, photos)
+
+    def probabilities(some: list[int]) -> Any:
+        return np.exp(
+            log_probabilities(scores_of(model, images, *linear(model, world.texts[some], means[some], counts[some])))
+        )
+
+    expected = world.rng.normal(0, 1, (6, SIZE))
+    shares = probabilities([*range(6)])[:, :-1]
+    others = adapt.of_others(shares, expected, np.array([4, 5]))
+    for row, c in enumerate((4, 5)):
+        rest = [other for other in range(6) if other != c]
+        blends = probabilities(rest)[:, :-1] @ expected[rest]
+        assert np.allclose(others[row], sum(shares[n, c] * blends[n] for n in range(30)), atol=1e-4)
+    half = (expected[4:] + others / 10) / 2  # of ten photos of each, five are its own
+    assert np.allclose(adapt.own_shares(model, expected[4:], np.full(2, 10.0), 10 * half, others), 0.5)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_long_stream_of_trained_classes_spares_those_known_by_name(seed: int) -> None:
+    world = World(24, seed)
+    world.means = world.around + world.texts + world.rng.normal(0, 0.5, (24, SIZE))
+    model = fit(*world.set(range(12), 16), world.texts[:12], SCALE).model
+    known = classes_of(world, [16] * 12 + [0] * 12)
+    images, truth = world.set(range(12, 24), 60)
+    before = accuracy(model, known, images, truth)
+    trained, every = (adapt.adapt(model, known, world.set(range(n), 200)[0].astype(np.float32)) for n in (12, 24))
+    assert accuracy(model, trained.classes(known), images, truth) >= before - 0.01
+    assert accuracy(model, every.classes(known), images, truth) >= before + 0.02

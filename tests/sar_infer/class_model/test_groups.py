@@ -97,20 +97,6 @@ def test_distances_are_those_under_the_precision_matrix() -> None:
     assert all(len(set(labels[group.photos])) == 1 for group in groups)
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_a_class_known_by_few_photos_is_recognised_as_well(count: int) -> None:
-    """The mean of few photos is longer than the class's own; its length is corrected."""
-    means = directions(6)
-    rows, labels = photos_of(means, 30, spread=0.12)
-    rng = np.random.default_rng(1)
-    shown = means[:4] + 0.12 * rng.normal(size=(4, count, DIM)).mean(axis=1) if count > 1 else means[:4]
-    groups = suggest(statistics(), rows, answers(rows, shown, [count] * 4)).groups
-    recognised = [group for group in groups if group.like is not None]
-    assert leaders(recognised, labels) == {0, 1, 2, 3}
-    assert all(int(np.bincount(labels[group.photos]).argmax()) == group.like for group in recognised)
-    assert leaders([group for group in groups if group.like is None], labels) == {4, 5}
-
-
 def test_a_group_looks_like_the_class_of_the_largest_density() -> None:
     """Among classes with few photos and none, and a class that the bank lacks; groups of several sizes."""
     model, rng = statistics(broad=0.5), np.random.default_rng(2)
