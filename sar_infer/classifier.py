@@ -71,9 +71,13 @@ NO_EXAMPLES: Mapping[str, PhotoSet] = {}
 ELSEWHERE = {
     **dict.fromkeys(["class_names", "id2label", "labels", "names"], "classes_"),
     **dict.fromkeys(["decision_function", "predict_log_proba"], "predict_proba(images)"),
-    **dict.fromkeys(["embed", "get_image_features"], "encode(images)"),
+    **dict.fromkeys(["embed", "get_image_features", "transform"], "encode(images)"),
+    "add_class": "add(name, photos)",
     "export": "the command sar-bundle onnx",
+    "kneighbors": "nearest(photo, k)",
     "push_to_hub": 'save("shop.safetensors"), and the command sar-bundle freeze for a folder to upload',
+    "remove_class": "remove(name)",
+    "rename_class": "rename(old, new)",
     "train": "fit(photos, labels); the command sar-train learns a prompt",
     "val": "evaluate(folder)",
 }
@@ -473,6 +477,9 @@ class Classifier(Embedder):
         clone = object.__new__(type(self))  # with the same sessions
         vars(clone).update(vars(self), _bank=self.bank)
         return clone
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True  # classes by name need no photos
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags

@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn import metrics
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.pipeline import make_pipeline
 
 from sar_infer import ClassBank, Classifier, ImageError, InputError
 from sar_infer.bank import set_class
@@ -41,6 +42,9 @@ GUESSES = {
     "model.get_params()": "it == {}",
     "pickle.loads(pickle.dumps(model)).predict([HAT]).tolist()": "it == ['hat']",
     "is_classifier(model)": "it",
+    "make_pipeline(Classifier(device='cpu')).fit(PATHS, LABELS).predict([HAT])[0]": "it == 'hat'",
+    "model.kneighbors([HAT])": AttributeError("nearest"),
+    "model.add_class('mug', [HAT])": AttributeError("add"),
     # transformers, a pipeline of zero-shot image classification
     "pipe(HAT, candidate_labels=['hat', 'dog'])": "{one['label'] for one in it.predictions} == {'hat', 'dog'}",
     "pipe(HAT, candidate_labels=['hat', 'dog'])[0]['label']": "it == 'hat'",
