@@ -342,7 +342,10 @@ class ClassBank:
         """
         if not len(positions) and len(self.base_positions) == len(base_values):
             return base_values
-        result = base_values.take(self.base_positions, axis=0, mode="clip")
+        if len(base_values):
+            result = base_values.take(self.base_positions, axis=0, mode="clip")
+        else:  # a bundle without classes
+            result = np.empty((len(self.base_positions), *base_values.shape[1:]), base_values.dtype)
         result[positions] = values
         return read_only(result)
 

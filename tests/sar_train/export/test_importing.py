@@ -177,6 +177,13 @@ def test_names_of_the_bank(siglip: Path, tmp_path: Path, rows: Any) -> None:
     np.testing.assert_allclose(bank.embeddings, expected, atol=1e-4)
 
 
+def test_names_are_added_to_a_bundle_without_classes(siglip: Path, tmp_path: Path, rows: Any) -> None:
+    classifier = Classifier.open(imported(siglip, tmp_path / "b")).add("cat").add("shoe")
+    expected = rows[[NAMES.index("cat"), NAMES.index("shoe")]]
+    np.testing.assert_allclose(classifier.bank.embeddings, expected, atol=1e-4)
+    assert classifier.classify(shipped_photos()["cat"]).label == "cat"
+
+
 def other_padding(folder: Path, rows: Any) -> None:
     change(folder / "tokenizer_config.json", **{"pad_token": "</s>"})
 
