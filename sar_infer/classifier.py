@@ -964,7 +964,8 @@ class Classifier(Embedder):
         """
         if batch_size < 1:
             raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
-        by = f"{self.bundle.manifest.digest}/{self.choice.image}" + "/several" * several
+        manifest = self.bundle.manifest
+        by = f"{manifest.files[self.choice.image].sha256} {manifest.preprocess}" + "/several" * several
         together = images_together(batch_size, several=several)
         ahead: deque[tuple[str, str, tuple[bytes, Floats] | None]] = deque()
 

@@ -23,7 +23,7 @@ Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 
-def wilson(right: float, count: int, z: float = Z95) -> tuple[float, float]:
+def wilson(right: float, count: float, z: float = Z95) -> tuple[float, float]:
     """Return the interval of a share in which ``right`` of ``count`` trials succeeded (Wilson, JASA 22:209, 1927).
 
     Args:

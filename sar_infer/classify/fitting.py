@@ -43,6 +43,12 @@ class BankFitting:
     photos: int
     trained: int
 
+    @property
+    def expected_accuracy(self) -> float | None:
+        """Return the accuracy, 0 to 1, to expect of other photos of these classes; None if it was not measured."""
+        expected = self.fitted.model.expected
+        return float(expected[-1, 1]) if len(expected) else None
+
     def lines(self) -> Iterator[str]:
         """Yield which accuracy may be expected of the model, for people."""
         model = self.fitted.model

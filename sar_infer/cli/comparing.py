@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import platform
 import statistics
 import sys
 import time
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sar_infer.cli.bank.common import cache_option, counted
 from sar_infer.cli.command import Command
 from sar_infer.cli.options import emit, format_option, one_blas_thread, option, reported, warn
 
@@ -20,10 +23,11 @@ if TYPE_CHECKING:
     from sar_infer.classifier import Classifier
     from sar_infer.evaluation.compare import Candidate, Cost
 
-_BATCH = 16
+_ONE_BY_ONE, _BATCH, _TIMED = 9, 16, 48
+"""Photos that are timed one by one, of a batch, and in batches."""
 
 
-@click.command(cls=Command, groups={"Options": "photos precision html form"})
+@click.command(cls=Command, groups={"Options": "photos precision cache html form"})
 @click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
 @click.option("--photos", required=True, metavar="FOLDER", help="Labelled photos, one folder for each class.")
 @option(
@@ -33,9 +37,12 @@ _BATCH = 16
     default=("fp32",),
     help="Precision of the image encoders. Repeatable: each bundle in each that it has.",
 )
+@cache_option
 @click.option("--html", type=click.Path(path_type=Path), help="Also write one HTML page.")
 @format_option
-def compare(bundles: Sequence[str], photos: str, precision: Sequence[str], html: Path | None, form: str) -> None:
+def compare(
+    bundles: Sequence[str], photos: str, precision: Sequence[str], cache: Path | None, html: Path | None, form: str
+) -> None:
     """Compare encoders on your photos, in a minute and without PyTorch.
 
     For each BUNDLE, a folder or hf://USER/NAME@REVISION: cross-validated accuracy of the class model, also with 1, 2, 4
@@ -47,22 +54,30 @@ def compare(bundles: Sequence[str], photos: str, precision: Sequence[str], html:
     """
     one_blas_thread()
     with reported(photos):
+        from sar_infer import __version__
         from sar_infer.cli.evaluating import check_page, labelled_photos
-        from sar_infer.evaluation.compare import comparison_content, comparison_lines, ranked
+        from sar_infer.encoders.cache import photo_cache
+        from sar_infer.evaluation.compare import comparison_content, comparison_lines, ranked, write_comparison
 
         check_page(html)
         pairs = [(name, path) for name, paths in labelled_photos([photos], lambda _: None).items() for path in paths]
         opened = dict(_opened(bundles, precision))
-        read = {name: _embedded(name, classifier, pairs) for name, classifier in opened.items()}
+        with photo_cache.stored(cache):
+            read = {name: _embedded(name, classifier, pairs) for name, classifier in opened.items()}
         shared = [path for _, path in pairs if all(path in of_bundle for of_bundle in read.values())]
-        costs = dict(_costs(opened, shared[:: max(1, len(shared) // 48)]))
+        costs = _costs(opened, shared[:: max(1, len(shared) // _TIMED)], cache)
         order = ranked(
             [
                 _candidate(name, classifier, {path: read[name][path] for path in shared}, costs[name])
                 for name, classifier in opened.items()
             ]
         )
-        emit(form, lambda: comparison_content(order), comparison_lines(order))
+        if html is not None:
+            facts = {"photos": photos, "made by": f"sar-clip {__version__}"}
+            labelled = [(read[order[0].name][path][0], path) for path in shared]
+            write_comparison(html, order, labelled, "Which encoder", facts)
+        lines = [*comparison_lines(order), *([] if html is None else ["", f"page  {html}"])]
+        emit(form, lambda: comparison_content(order) | {"page": html and str(html)}, lines)
     sys.exit(int(len(shared) < len(pairs)))
 
 
@@ -91,8 +106,6 @@ def _opened(bundles: Sequence[str], precisions: Sequence[str]) -> Iterator[tuple
 
 def _embedded(name: str, classifier: Classifier, pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str, Floats]]:
     """Return class and embedding of each photo by its path, with a bar on a terminal, and warn of unreadable ones."""
-    from sar_infer.cli.bank.common import counted
-
     bar = counted(((pair,) for pair in pairs), len(pairs), f"Encoding with {name}")
     read = classifier.read_photos((pair for (pair,) in bar), skip_unreadable=True)
     classifier.close_images()
@@ -111,21 +124,44 @@ def _candidate(name: str, classifier: Classifier, photos: Mapping[str, tuple[str
 
     manifest = classifier.bundle.manifest
     names = list(dict.fromkeys(label for label, _ in photos.values()))
-    texts = None if manifest.tokenizer is None else classifier.embed_names(names)
+    texts = classifier.class_rows({name: (name,) for name in names}, names)
     labels = np.array([names.index(label) for label, _ in photos.values()])
-    curve = photo_curve(np.array([row for _, row in photos.values()]), labels, texts, manifest.logit_scale)
+    rows, named = np.array([row for _, row in photos.values()]), np.full(len(names), manifest.tokenizer is not None)
+    curve = photo_curve(rows, labels, texts, manifest.logit_scale, named=named)
     return Candidate(name, manifest.provenance.licences, curve, cost)
 
 
-def _costs(opened: Mapping[str, Classifier], photos: Sequence[str]) -> Iterator[tuple[str, Cost]]:
-    """Yield the cost of each bundle by its name, measured in a process of its own."""
-    from sar_infer.processes.alone import answer_each
+def _costs(opened: Mapping[str, Classifier], photos: Sequence[str], folder: Path | None) -> dict[str, Cost]:
+    """Return the cost of each bundle by its name: that of an earlier call on this machine, or measured.
 
-    tasks = [(one.bundle.location, one.choice.precision, photos) for one in opened.values()]
-    for (name, _), (_, cost) in zip(opened.items(), answer_each(_timing, tasks, 1), strict=True):
+    Each is measured in a process of its own. The folder of embeddings keeps the figures in ``costs.json``.
+
+    Raises:
+        InputError: That file is damaged.
+    """
+    from sar_infer.errors import InputError
+    from sar_infer.evaluation.compare import Cost
+    from sar_infer.processes.alone import answer_each
+    from sar_infer.storage.files import write_atomically
+
+    def key(one: Classifier) -> str:
+        return f"{platform.node()} {one.bundle.manifest.digest} {one.choice.image}"
+
+    file = None if folder is None else folder / "costs.json"
+    try:
+        stored = {} if file is None or not file.exists() else json.loads(file.read_text("utf-8"))
+        costs = {key: Cost(**values) for key, values in stored.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{file}: not the costs of bundles ({error}); remove it") from None
+    due = [one for one in opened.values() if key(one) not in costs]
+    tasks = [(one.bundle.location, one.choice.precision, photos) for one in due]
+    for number, cost in answer_each(_timing, tasks, 1):
         if isinstance(cost, BaseException):
             raise cost
-        yield name, cost
+        costs[key(due[number])] = cost
+    if file is not None and due:
+        write_atomically(file, [json.dumps({key: vars(cost) for key, cost in costs.items()}, indent=1).encode()])
+    return {name: costs[key(one)] for name, one in opened.items()}
 
 
 def _timing() -> Callable[..., Cost]:
@@ -148,7 +184,7 @@ def _cost(location: str, precision: Any, photos: Sequence[str]) -> Cost:
         return 1000 * (time.perf_counter() - began) / len(images)
 
     milliseconds(photos[:1])  # opens the session
-    one = statistics.median([milliseconds([photo]) for photo in batches[0]])
+    one = statistics.median([milliseconds([photo]) for photo in batches[0][:_ONE_BY_ONE]])
     batch = statistics.median([milliseconds(batch) for batch in batches])
     disk = sum(entry.size for entry in classifier.bundle.manifest.files.values())
     return Cost(one, batch, _peak(), disk / 2**20)

@@ -1,11 +1,13 @@
 """Answers compared with the truth, findings about names and photos, and pages that show both.
 
 A page NAME is ``NAME.html`` (its body), ``NAME.css`` and ``NAME.js``, which draws the page's data. ``base.css``, which
-the server's pages share, and ``base.js`` come first.
+the server's pages share, and ``base.js`` come first, then ``charts.css`` and ``charts.js`` where figures are drawn.
 """
 
 from __future__ import annotations
 
+from sar_infer.evaluation.compare import encoder_hint
+from sar_infer.evaluation.curve import bank_curve
 from sar_infer.evaluation.evaluation import (
     RANKED,
     Answer,
@@ -45,9 +47,11 @@ __all__ = [
     "ReadPhotos",
     "SeveralEvaluation",
     "answers_to",
+    "bank_curve",
     "check_new_photos",
     "class_of",
     "duplicates",
+    "encoder_hint",
     "evaluate",
     "evaluate_several",
     "group_lines",

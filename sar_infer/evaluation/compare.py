@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from sar_infer.evaluation.curve import Curve
+import numpy as np
+
+from sar_infer.bundle.bundle import default_bundle
+from sar_infer.evaluation.curve import Curve, expectation, photos_of
+from sar_infer.evaluation.html import write_page
+from sar_infer.images.thumbnail import picture_of, short_name
 from sar_infer.measures import Difference, paired_difference
 
+_FOR_TRIALS, _LOW = ("sar-mini", "sar-mini-vit"), 0.8
+"""Backbones that ship, and the accuracy below which others are mentioned."""
+_MOST = 8
+"""Photos on each side of the page."""
 _CHEAPER = 0.9
 """Share of the time of the best bundle below which another is cheaper."""
 
@@ -49,6 +60,11 @@ class Candidate:
     cost: Cost
     difference: Difference | None = None
 
+    @property
+    def licence(self) -> str:
+        """Return the licences, each once, without remarks."""
+        return ", ".join(dict.fromkeys(text.partition(" (")[0] for text in self.licences.values())) or "not stated"
+
 
 def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return candidates with their difference to the best, the best first; all must have the same photos."""
@@ -74,6 +90,7 @@ def verdict(order: Sequence[Candidate]) -> Iterator[str]:
     if level:
         cheapest = min(best, *(one for one, _ in level), key=lambda one: one.cost.batch_ms)
         yield f"take {cheapest.name}: none is better by more than chance explains, and it is the fastest of these"
+    yield f"{best.name} with {photos_of(best.curve.twice.photos)} of each class: {expectation(best.curve)}"
 
 
 def rounded(photos: int) -> int:
@@ -88,41 +105,80 @@ def comparison_content(order: Sequence[Candidate]) -> dict[str, Any]:
     return {
         "photos": curve.accuracy.of,
         "classes": curve.classes,
-        "bundles": [dataclasses.asdict(one) | {"curve": one.curve.to_json()} for one in order],
+        "bundles": [dataclasses.asdict(one) | {"curve": one.curve.to_json(), "licence": one.licence} for one in order],
         "verdict": [*verdict(order)],
     }
 
 
 def comparison_lines(order: Sequence[Candidate]) -> Iterator[str]:
-    """Yield a comparison for people: accuracies, costs, and the verdict."""
+    """Yield a comparison for people: accuracies, costs, differences and the verdict."""
     curve = order[0].curve
     width = max(6, *(len(one.name) for one in order))
-    yield f"{curve.accuracy.of:,} photos of {curve.classes:,} classes, cross-validated"
-    numbers = dict.fromkeys(point.photos for one in order for point in one.curve.points[:-1])
-    heads = [f"{_photos(n):>8}" for n in sorted(numbers)]
-    yield f"{'':<{width}}  accuracy  95 % interval  {' '.join(heads)}  unknown"
+    yield f"{curve.accuracy.of:,} photos of {curve.classes:,} classes; cross-validated accuracy by photos of each class"
+    numbers = sorted({point.photos for one in order for point in one.curve.points[:-1]})
+    heads = "  ".join(f"{photos_of(n):>8}" for n in numbers)
+    last = photos_of(curve.points[-1].photos)
+    yield f"{'':<{width}}  {last:>9}  95 % interval  {heads}  {photos_of(curve.twice.photos):>9}  unknown"
     for one in order:
-        by_number = {point.photos: f"{point.accuracy.share:.1%}" for point in one.curve.points[:-1]}
-        cells = " ".join(f"{by_number.get(n, '-'):>8}" for n in sorted(numbers))
+        at = {point.photos: f"{point.accuracy.share:.1%}" for point in one.curve.points[:-1]}
+        cells = "  ".join(f"{at.get(n, '-'):>8}" for n in numbers)
         auroc = "-" if one.curve.auroc is None else f"{one.curve.auroc:.3f}"
-        share = one.curve.accuracy
-        yield f"{one.name:<{width}}  {share.share:8.1%}  {share.interval:>13}  {cells}  {auroc:>7}"
-    yield ""
-    yield f"{'':<{width}}  ms a photo  in batches  MiB memory  MiB disk  licence"
+        share, twice = one.curve.accuracy, f"~{one.curve.twice.accuracy.share:.0%}"
+        yield f"{one.name:<{width}}  {share.share:9.1%}  {share.interval:>13}  {cells}  {twice:>9}  {auroc:>7}"
+    yield from ("", f"{'':<{width}}  ms a photo  in batches  MiB memory  MiB disk  licence")
     for one in order:
-        cost = one.cost
-        memory = "-" if cost.memory_mib is None else f"{cost.memory_mib:.0f}"
-        yield (
-            f"{one.name:<{width}}  {cost.one_ms:10.1f}  {cost.batch_ms:10.1f}  {memory:>10}  {cost.disk_mib:8.0f}  "
-            + ", ".join(dict.fromkeys(text.partition(" (")[0] for text in one.licences.values()))
-        )
-    below = [(one.name, one.difference) for one in order if one.difference]
-    if below:
-        yield from ("", f"{'':<{width}}  difference to {order[0].name}, on the same photos")
-        yield from (f"{name:<{width}}  {difference}" for name, difference in below)
+        cost, memory = one.cost, "-" if one.cost.memory_mib is None else f"{one.cost.memory_mib:.0f}"
+        costs = f"{cost.one_ms:10.1f}  {cost.batch_ms:10.1f}  {memory:>10}  {cost.disk_mib:8.0f}"
+        yield f"{one.name:<{width}}  {costs}  {one.licence}"
+    if len(order) > 1:
+        yield from ("", f"{'':<{width}}  difference to {order[0].name} on the same photos")
+        yield from (f"{one.name:<{width}}  {one.difference}" for one in order[1:])
     yield ""
     yield from verdict(order)
 
 
-def _photos(number: int) -> str:
-    return "by name" if not number else "1 photo" if number == 1 else f"{number:,}"
+def write_comparison(
+    path: Path, order: Sequence[Candidate], photos: Sequence[tuple[str, str]], title: str, facts: Mapping[str, str]
+) -> None:
+    """Write the page of a comparison: one HTML file that holds all it shows.
+
+    Args:
+        path: The file.
+        order: The candidates of `ranked`.
+        photos: (N,) class and path of each photo.
+        title: The title.
+        facts: What was compared, by name, for the foot of the page.
+
+    Raises:
+        WriteError: The file cannot be written.
+    """
+    best = order[0]
+    pictures: dict[str, str | None] = {}
+
+    def side(one: Candidate, other: Candidate) -> dict[str, Any]:
+        only = np.flatnonzero(one.curve.right[-1] > other.curve.right[-1]).tolist()
+        shown = [photos[number] for number in only[:: -(-len(only) // _MOST) or 1]]
+        for _, photo in shown:
+            pictures.setdefault(photo, picture_of(photo))
+        cards = [{"label": label, "image": short_name(photo), "picture": pictures[photo]} for label, photo in shown]
+        return {"name": one.name, "count": len(only), "photos": cards}
+
+    sides = [{"best": side(best, one), "other": side(one, best)} for one in order[1:]]
+    accuracies = [{"accuracy": dataclasses.asdict(one.curve.accuracy)} for one in order]
+    content = comparison_content(order)
+    content["bundles"] = [of | accuracy for of, accuracy in zip(content["bundles"], accuracies, strict=True)]
+    write_page(path, "compare", title, content | {"title": title, "facts": dict(facts), "sides": sides})
+
+
+def encoder_hint(backbone: str, accuracy: float, photos: str = "PHOTOS") -> str | None:
+    """Return a line about other encoders if the one that is for trying out has a low accuracy; else None.
+
+    Args:
+        backbone: That of the bundle.
+        accuracy: Measured or expected, 0 to 1.
+        photos: The folder of photos.
+    """
+    if backbone not in _FOR_TRIALS or accuracy >= _LOW:
+        return None
+    command = shlex.join(["sar-bundle", "compare", str(default_bundle()), "BUNDLE", "--photos", photos])
+    return f"{backbone} is for trying out; compare it with a larger encoder on your photos: {command}"

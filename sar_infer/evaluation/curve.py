@@ -3,25 +3,35 @@
 Each photo is classified by a class model of the photos in the other folds: of all of them, or of 1, 2, 4 … of each
 class. The four weights of the scores are fitted once, to all photos, since they are four numbers; means, covariance,
 slope and priors never include the photo.
+
+The accuracy with twice as many photos is an estimate: its log-odds are linear in the logarithm of the number of photos,
+with a prior for the slope.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.class_model.cross_validation import fit
+from sar_infer.bank import ClassBank
+from sar_infer.class_model.cross_validation import Fitted, fit
 from sar_infer.class_model.folds import columns_of, in_span, terms_of
 from sar_infer.class_model.model import ClassModel, Doubles, Flags, Labels, gaussian
 from sar_infer.errors import InputError
-from sar_infer.measures import Share
+from sar_infer.evaluation.labels import LabelCheck
+from sar_infer.measures import Share, wilson
 
 FOLDS = 8
+_SLOPE, _SLOPE_WEIGHT = 0.35, 50.0
+"""Usual gain in log-odds by twice as many photos, and its weight beside ``N p (1 - p)`` of each point. These and
+`_CERTAINTY` were chosen on the choosing deal of ``benchmarks.compare``."""
+_CERTAINTY = 0.5
+"""Share of the photos that an estimate counts as."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class Curve:
         points: By rising number of photos; the last one has all that there are.
         classes: C.
         learned: Photos of each class from which the last point learned, on average.
+        twice: Estimated accuracy with twice as many photos as the last point.
         auroc: Probability that *unknown* is more probable for a photo of a held-out class than for one of another;
             None if no class could be held out.
         right: (K, N) shares of the draws, 0 to 1, in which a photo is classified correctly, by point; in
@@ -54,6 +65,7 @@ class Curve:
     points: tuple[Point, ...]
     classes: int
     learned: float
+    twice: Point
     auroc: float | None
     right: Doubles = field(repr=False)
 
@@ -72,10 +84,12 @@ class Curve:
 def photo_curve(
     rows: npt.NDArray[Any],
     labels: Labels,
-    texts: npt.NDArray[Any] | None,
+    texts: npt.NDArray[Any],
     scale: float,
     *,
+    named: Flags | None = None,
     held_out: Flags | None = None,
+    fitted: Fitted | None = None,
     seed: int = 0,
 ) -> Curve:
     """Return the accuracy by number of photos of each class.
@@ -83,9 +97,11 @@ def photo_curve(
     Args:
         rows: (N, D) unit embeddings.
         labels: (N,) 0 to C - 1.
-        texts: (C, D) unit text rows; None if the bundle has no text tower.
+        texts: (C, D) unit text rows.
         scale: The logit scale.
+        named: (C,) False for classes whose text row means nothing; None for none.
         held_out: (N,) flags of photos to test, of which none is learned; None for cross-validation.
+        fitted: What `fit` makes of the photos that are learned; None fits.
         seed: Of the folds.
 
     Raises:
@@ -96,9 +112,8 @@ def photo_curve(
     classes = int(labels.max(initial=-1)) + 1
     if classes < 2 or usual < 2:
         raise InputError(f"expected two classes with two photos of most; got {classes}, and {usual} photos of most")
-    named = np.full(classes, texts is not None)
-    prior = np.full((classes, rows.shape[1]), rows.shape[1] ** -0.5) if texts is None else texts.astype(np.float64)
-    fitted = fit(rows[given], labels[given], prior, scale, named=named, seed=seed)
+    named = np.ones(classes, np.bool_) if named is None else named
+    fitted = fitted or fit(rows[given], labels[given], texts, scale, named=named, seed=seed)
     folds, rng = min(FOLDS, usual), np.random.default_rng(seed)
     if held_out is None:
         parts, learned_photos = [*splits(labels, folds, rng)], usual * (1 - 1 / folds)
@@ -107,7 +122,7 @@ def photo_curve(
         learned_photos = float(usual)
     numbers = [2**power for power in range(20) if 2**power < learned_photos]
     right = np.zeros((len(numbers) + 1, len(rows)))
-    inside, prior, _ = in_span(rows.astype(np.float64), prior, None)
+    inside, prior, _ = in_span(rows.astype(np.float64), texts.astype(np.float64), None)
     for learned, tested in parts:
         rank = _ranks(labels[learned])
         for point, most in enumerate((*numbers, len(rows))):
@@ -116,11 +131,83 @@ def photo_curve(
     if held_out is not None:
         right = right[:, held_out] / FOLDS
         rows, labels = rows[held_out], labels[held_out]
-    if texts is not None:
+    if named.all():
         numbers, right = [0, *numbers], np.concatenate([[(rows @ texts.T).argmax(axis=1) == labels], right])
     shares = [Share.of_count(round(float(flags.sum())), len(labels)) for flags in right]
     points = [Point(n, share) for n, share in zip((*numbers, usual), shares, strict=True) if share]
-    return Curve(tuple(points), classes, learned_photos, None if np.isnan(fitted.auroc) else fitted.auroc, right)
+    auroc = None if np.isnan(fitted.auroc) else fitted.auroc
+    return Curve(tuple(points), classes, learned_photos, doubled(points, learned_photos), auroc, right)
+
+
+def doubled(points: Sequence[Point], learned: float) -> Point:
+    """Return the accuracy to expect with twice as many photos as the last point.
+
+    Args:
+        points: By rising number of photos.
+        learned: Photos of each class from which the last point learned.
+    """
+    by_photos = [point for point in points if point.photos]
+    photos = np.log2([*(point.photos for point in by_photos[:-1]), learned])
+    shares = np.array([(point.accuracy.count + 0.5) / (point.accuracy.of + 1) for point in by_photos])
+    weights = by_photos[-1].accuracy.of * shares * (1 - shares)
+    design = np.stack([np.ones(len(photos)), photos], axis=1)
+    prior = np.diag([0.0, _SLOPE_WEIGHT])
+    line = np.linalg.solve(
+        (design.T * weights) @ design + prior,
+        (design.T * weights) @ np.log(shares / (1 - shares)) + prior @ [0.0, _SLOPE],
+    )
+    last = by_photos[-1]
+    share = float(1 / (1 + np.exp(-line @ [1.0, np.log2(2 * last.photos)])))
+    count = _CERTAINTY * last.accuracy.of
+    interval = wilson(share * count, count)
+    return Point(2 * last.photos, Share(round(share * last.accuracy.of), last.accuracy.of, share, *interval))
+
+
+def bank_curve(bank: ClassBank, check: LabelCheck, scale: float) -> Curve:
+    """Return the accuracy on photos that a bank has not used, by number of its own photos.
+
+    Args:
+        bank: The bank; of its classes, those with photos whose embeddings are stored.
+        check: The photos; those of other classes do not count.
+        scale: The logit scale.
+
+    Raises:
+        InputError: Fewer than two classes have two photos, or none of the photos is of one of them.
+    """
+    sets = {bank.names[bank.lookup.find(name)]: one for name, one in bank.photos.items() if len(one.rows)}
+    positions = {name: number for number, name in enumerate(sets)}
+    labels = np.array([positions.get(check.names[label], -1) for label in check.labels.tolist()], np.intp)
+    if not sets or not (labels >= 0).any():
+        raise InputError("--curve needs photos of classes whose photos are in the bank; add some with sar-bank add")
+    learned = [one.rows for one in sets.values()]
+    rows = np.concatenate([*learned, check.rows[labels >= 0]])
+    own = np.repeat(np.arange(len(sets)), [len(one) for one in learned])
+    return photo_curve(
+        rows,
+        np.concatenate([own, labels[labels >= 0]]),
+        bank.rows(bank.lookup.find(name) for name in sets),
+        scale,
+        named=np.array([not one.photos_only for one in sets.values()]),
+        held_out=np.arange(len(rows)) >= len(own),
+    )
+
+
+def curve_lines(curve: Curve) -> Iterator[str]:
+    """Yield accuracy by photos of each class, and what twice as many would bring, for people."""
+    yield "accuracy by photos of each class"
+    for point in curve.points:
+        yield f"  {photos_of(point.photos):<10} {point.accuracy.share:6.1%}  (95 % interval {point.accuracy.interval})"
+    yield f"  {photos_of(curve.twice.photos):<10} {expectation(curve)}"
+
+
+def expectation(curve: Curve) -> str:
+    """Return the estimate for twice as many photos, for people."""
+    return f"about {curve.twice.accuracy.share:.0%} (95 % interval {curve.twice.accuracy.interval}), estimated"
+
+
+def photos_of(number: int) -> str:
+    """Return a number of photos of each class, for people."""
+    return "by name" if not number else "1 photo" if number == 1 else f"{number:,} photos"
 
 
 def splits(labels: Labels, folds: int, rng: np.random.Generator) -> Iterator[tuple[Labels, Labels]]:

@@ -4,17 +4,8 @@ const IN_LARGE_MATRIX = 60;
 const MISTAKES_AT_FIRST = 14;
 const CLASSES_AT_FIRST = 15;
 const FULL_WIDTH = 1080; // of a matrix on a wide screen, in pixels
-const SVG = "http://www.w3.org/2000/svg";
 
-const interval = (share) => `${finePercent.format(share.low)} to ${finePercent.format(share.high)}`;
 const counted = (share) => `${number.format(share.count)} of ${number.format(share.of)}`;
-
-function drawn(tag, attributes, content = "") {
-  const made = document.createElementNS(SVG, tag);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(content);
-  return made;
-}
 
 function drawHead() {
   $("title").textContent = data.title;
@@ -32,10 +23,6 @@ function drawHead() {
   const said = gone.filter(([count]) => count).map(([count, why]) => `${number.format(count)} ${why}`);
   if (said.length) figures.push(figure("Left out", number.format(data.left_out.learned + data.left_out.repeated + data.left_out.unreadable), `photos: ${said.join(", ")}`));
   $("figures").append(...figures);
-}
-
-function figure(title, value, note) {
-  return element("div", "figure", [element("h2", "", title), element("p", "value", value), element("p", "note", note)]);
 }
 
 function unknownImages(unknowns) {
@@ -187,36 +174,14 @@ function drawClasses() {
 
 function classRow(one) {
   const { accuracy } = one;
-  const fill = element("div", "fill");
-  fill.style.width = `${100 * accuracy.share}%`;
-  const span = element("div", "span");
-  span.style.left = `${100 * accuracy.low}%`;
-  span.style.width = `${100 * (accuracy.high - accuracy.low)}%`;
-  const bar = element("td", "bar-cell", element("div", "track", [fill, span]));
-  bar.title = `95 % interval ${interval(accuracy)}`;
   return element("tr", "", [
     Object.assign(element("th", "", isolated(one.name)), { scope: "row" }),
     element("td", "", percent.format(accuracy.share)),
     element("td", "", counted(accuracy)),
-    bar,
+    bar(accuracy),
     element("td", "", number.format(one.answered)),
     element("td", "", one.taken_for === null ? "–" : isolated(one.taken_for)),
   ]);
-}
-
-/** A square plot of shares, from 0 to 1 and, across, to `most`. */
-function plot(name, across, most = 1) {
-  const [left, top, size] = [46, 10, 300];
-  const x = (value) => left + (value / most) * size;
-  const y = (value) => top + (1 - value) * size;
-  const svg = drawn("svg", { viewBox: `0 0 ${left + size + 22} ${top + size + 46}`, role: "img", "aria-label": name });
-  for (const tick of [0, 0.5, 1]) {
-    svg.append(drawn("line", { x1: x(0), x2: x(most), y1: y(tick), y2: y(tick), class: "axis" }));
-    svg.append(drawn("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, percent.format(tick)));
-    svg.append(drawn("text", { x: x(tick * most), y: y(0) + 18, "text-anchor": "middle" }, percent.format(tick * most)));
-  }
-  svg.append(drawn("text", { x: x(most / 2), y: y(0) + 38, "text-anchor": "middle" }, across));
-  return { svg, x, y };
 }
 
 function drawTrade() {
@@ -265,12 +230,6 @@ function drawScores() {
   $("reliability").append(svg);
 }
 
-function drawFacts() {
-  for (const [key, value] of Object.entries(data.facts)) {
-    $("facts").append(element("div", "", [element("dt", "", key), element("dd", "", isolated(value))]));
-  }
-}
-
 drawHead();
 drawFindings();
 drawPairs();
@@ -278,5 +237,7 @@ drawMatrix();
 drawWorst();
 drawClasses();
 drawTrade();
+$("curves-section").hidden = !data.photo_curve;
+if (data.photo_curve) drawCurves("curves", [{ name: data.title, curve: data.photo_curve }]);
 drawScores();
 drawFacts();

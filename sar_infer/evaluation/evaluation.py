@@ -15,6 +15,7 @@ from sar_infer.bank import ClassBank
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import Decision
 from sar_infer.errors import ImageError
+from sar_infer.evaluation.curve import Curve
 from sar_infer.evaluation.findings import Finding
 from sar_infer.evaluation.labels import LabelCheck
 from sar_infer.evaluation.reading import Embedded
@@ -207,6 +208,7 @@ class Evaluation:
         answers: The answer for each photo.
         left_out: Photos that are not evaluated.
         label_check: Photos of known classes that may lie in the wrong folder; None if nobody looked.
+        photo_curve: Accuracy by number of photos; None if nobody asked.
     """
 
     classes: int
@@ -220,13 +222,15 @@ class Evaluation:
     answers: tuple[Answer, ...] = field(default=(), repr=False)
     left_out: tuple[LeftOut, ...] = ()
     label_check: LabelCheck | None = field(default=None, repr=False)
+    photo_curve: Curve | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values, with ``label_issues`` instead of the check."""
-        content = dataclasses.asdict(dataclasses.replace(self, label_check=None))
+        content = dataclasses.asdict(dataclasses.replace(self, label_check=None, photo_curve=None))
         del content["label_check"]
         issues = [] if self.label_check is None else self.label_check.issues
-        return content | {"label_issues": [dataclasses.asdict(one) for one in issues]}
+        curve = self.photo_curve and self.photo_curve.to_json()
+        return content | {"label_issues": [dataclasses.asdict(one) for one in issues], "photo_curve": curve}
 
 
 def evaluate(

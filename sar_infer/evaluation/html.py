@@ -34,6 +34,8 @@ _SHELL = """<!doctype html>
 </body>
 </html>
 """
+_SHARED = dict.fromkeys(("compare", "evaluation"), ("base", "charts"))
+"""Files that come before a page's own; ``base`` of all others."""
 _ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&"})
 
 
@@ -56,7 +58,7 @@ def html_page(name: str, title: str, data: Any, style: str | None = None) -> str
     folder = resources.files("sar_infer.evaluation")
     body = (folder / f"{name}.html").read_text("utf-8")
     style, script = (
-        "\n".join((folder / f"{stem}.{kind}").read_text("utf-8") for stem in ("base", own))
+        "\n".join((folder / f"{stem}.{kind}").read_text("utf-8") for stem in (*_SHARED.get(own, ("base",)), own))
         for kind, own in (("css", style or name), ("js", name))
     )
     digests = [

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from sar_infer.errors import ImageError
 from sar_infer.evaluation.evaluation import Answer, Evaluation
 from sar_infer.evaluation.html import write_page
 from sar_infer.images.load import ImageSource
-from sar_infer.images.thumbnail import thumbnail
+from sar_infer.images.thumbnail import picture_of, short_name
 
 MOST_WORST = 48
 """Photos that are shown: the surest wrong answers."""
@@ -65,7 +64,7 @@ def page_data(
     order = list(dict.fromkeys(shown))
     positions = {image: position for position, image in enumerate(order)}
     content = dataclasses.asdict(
-        dataclasses.replace(evaluation, answers=(), confused=(), left_out=(), label_check=None)
+        dataclasses.replace(evaluation, answers=(), confused=(), left_out=(), label_check=None, photo_curve=None)
     )
     return content | {
         "title": title,
@@ -76,6 +75,7 @@ def page_data(
         "worst": [positions[answer.image] for answer in mistakes[:MOST_WORST]],
         "mistakes": len(mistakes),
         "curve": _curve(evaluation),
+        "photo_curve": evaluation.photo_curve and evaluation.photo_curve.to_json(),
         "confused": [
             {**dataclasses.asdict(pair), "images": [positions[image] for image in pair.images]} for pair in pairs
         ],
@@ -102,9 +102,5 @@ def _curve(evaluation: Evaluation) -> list[tuple[float, float]]:
 
 
 def _photo(answer: Answer, sources: Callable[[str], ImageSource]) -> dict[str, Any]:
-    try:
-        picture = thumbnail(sources(answer.image))
-    except ImageError:
-        picture = None
-    name = "/".join(Path(answer.image).parts[-2:])  # other people may read the page: it names no other folder
-    return dataclasses.asdict(answer) | {"image": name, "picture": picture}
+    picture = picture_of(sources(answer.image))
+    return dataclasses.asdict(answer) | {"image": short_name(answer.image), "picture": picture}

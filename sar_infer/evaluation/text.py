@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from sar_infer.evaluation.curve import curve_lines
 from sar_infer.evaluation.evaluation import Evaluation, LeftOut
 
 WIDTH = 100
@@ -25,6 +26,8 @@ def text_lines(evaluation: Evaluation, width: int = WIDTH) -> Iterator[str]:
     yield from _classes(evaluation)
     yield from _pairs(evaluation)
     yield from _matrix(evaluation, width)
+    if evaluation.photo_curve is not None:
+        yield from ("", *curve_lines(evaluation.photo_curve))
     if evaluation.findings:
         yield from ("", "findings")
         yield from (f"  {finding.name!r}: {finding.message}" for finding in evaluation.findings)

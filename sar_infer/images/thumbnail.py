@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 
 from PIL import Image
 
+from sar_infer.errors import ImageError
 from sar_infer.images.load import ImageSource, load_rgb
 
 SIDE = 160
 """Pixels of the longer side."""
 _QUALITY = 80
+
+
+def picture_of(source: ImageSource) -> str | None:
+    """Return `thumbnail`; None for a photo that cannot be read."""
+    try:
+        return thumbnail(source)
+    except ImageError:
+        return None
+
+
+def short_name(photo: str) -> str:
+    """Return the last folder and the file of a photo: other people may read a page, which names no other folder."""
+    return "/".join(Path(photo).parts[-2:])
 
 
 def thumbnail(source: ImageSource, side: int = SIDE) -> str:

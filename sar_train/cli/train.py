@@ -196,9 +196,13 @@ def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
         lines += _lines({label: measures["images"] for label, measures in ways.items()}, columns)
     if class_model:
         from sar_infer.bundle.card import expectation
+        from sar_infer.evaluation import encoder_hint
 
         lines += ["", *textwrap.wrap(expectation(class_model), 100)]
         lines += ["", *textwrap.wrap(compared(class_model["comparison"]), 100)]
+        accuracy = None if class_model["defaults"] else class_model["expected"][-1]["trained"] / 100
+        if accuracy is not None and (hint := encoder_hint(config["backbone"], accuracy)):
+            lines += ["", hint]
     lines += ["", *([] if page is None else [f"what is confused with what: {page}"])]
     return "\n".join([*lines, f"run: {out}    next: sar-export {shlex.quote(str(out))} --out bundles/NAME"])
 

@@ -116,6 +116,12 @@ def photos_option(metavar: str, text: str, *, required: bool = True) -> Callable
 classes_option = own_option(
     "--classes", type=click.Path(path_type=Path), help="Text file of class names, one per line; or a,b,c."
 )
+cache_option = own_option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Keep embeddings of photos here, and use those that are there.",
+)
 exclude_option = own_option(
     "--exclude",
     type=click.Path(path_type=Path),

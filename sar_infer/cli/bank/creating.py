@@ -17,6 +17,7 @@ from sar_infer.cli.bank.common import (
     again,
     before_change,
     bundle_words,
+    cache_option,
     classes_option,
     exclude_option,
     locked,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from sar_infer.classify.fitting import BankFitting
 
 
-@on_bank({"Classes": "classes photos exclude", "Checks": "strict skip_unreadable"})
+@on_bank({"Classes": "classes photos exclude", "Checks": "strict skip_unreadable", "Speed": "cache"})
 @photos_option(
     "PATH",
     "Folder with one folder of photos for each class, or a CSV file with columns class and photo. Repeatable.",
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 @exclude_option
 @own_option("--strict", is_flag=True, help="Make nothing if a photo looks like another class.")
 @own_option("--skip-unreadable", is_flag=True, help="Leave out photos that cannot be read, and list them.")
+@cache_option
 def create(
     arguments: BankArguments,
     *,
@@ -53,6 +55,7 @@ def create(
     exclude: Path | None,
     strict: bool,
     skip_unreadable: bool,
+    cache: Path | None,
 ) -> None:
     """Make BANK_FILE with only your classes.
 
@@ -67,7 +70,8 @@ def create(
     from sar_infer.classify.fitting import content as fit_content
     from sar_infer.classify.fitting import enough
     from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels
-    from sar_infer.evaluation import LIST
+    from sar_infer.encoders.cache import photo_cache
+    from sar_infer.evaluation import LIST, encoder_hint
     from sar_infer.storage.files import owned
     from sar_infer.text.names import name_key
 
@@ -83,7 +87,8 @@ def create(
     files = files_by_class(lambda name: spellings.get(name_key(name)), {}, photos, exclude)
     phrases = {**{name: (name,) for name in files}, **class_phrases}
     rows = workspace.classifier.class_rows(phrases, files)
-    read = read_photos(workspace, files, photos_only=False, skip_unreadable=skip_unreadable)
+    with photo_cache.stored(cache):
+        read = read_photos(workspace, files, photos_only=False, skip_unreadable=skip_unreadable)
     bank = edit(empty, phrases, rows, read.sets, by="sar-bank create")
     check = checked(workspace, read)
     for line in shown([*check.confused()], 20):
@@ -114,6 +119,9 @@ def create(
         if fitting
         else ["no class model yet: it needs two classes with photos; names rank until then"]
     )
+    accuracy = fitting.expected_accuracy if fitting else None
+    if accuracy is not None and (hint := encoder_hint(bundle.manifest.backbone, accuracy, photos[0])):
+        lines.append(hint)
     classify = shlex.join(["sar-classify", "IMAGE", "--bank", str(arguments.file), *bundle_words(arguments)])
     lines += [f"next: {classify}", f"      {again(arguments, 'evaluate', '--photos', 'OTHER_PHOTOS')}"]
     emit(arguments.form, lambda: content, map(one_line, lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import click
 
 from sar_infer.cli.bank.common import BankArguments, on_bank, opened, own_option, photos_option
+from sar_infer.cli.options import Refusal
 
 
-@on_bank({"Options": "photos several html"})
+@on_bank({"Options": "photos several html curve"})
 @photos_option(
     "ROOT",
     "Photos that the bank has not used, one folder for each class. With --several also a list (.csv, .json) of path "
@@ -19,12 +21,15 @@ from sar_infer.cli.bank.common import BankArguments, on_bank, opened, own_option
 )
 @own_option("--several", is_flag=True, help="Evaluate each class that a photo shows, from the photo and its quarters.")
 @own_option("--html", type=click.Path(path_type=Path), help="Also write one HTML page with the misclassified photos.")
-def evaluate(arguments: BankArguments, *, photos: Sequence[str], several: bool, html: Path | None) -> None:
+@own_option(
+    "--curve", is_flag=True, help="Also measure the accuracy with 1, 2, 4 … of the bank's photos of each class."
+)
+def evaluate(arguments: BankArguments, *, photos: Sequence[str], several: bool, html: Path | None, curve: bool) -> None:
     """Evaluate BANK_FILE on labelled photos.
 
     Prints the accuracy of all photos and of each class, the most confused pairs, the calibration of scores, the share
     of unknown photos, and photos that may be in the wrong folder. Photos of the bank and duplicates are left out.
-    Folders that are no class count as photos of no class.
+    Folders that are no class count as photos of no class. --curve estimates what twice as many photos would bring.
 
     With --several it prints precision, recall, mean average precision and empty answers. In a list, labels are
     separated by |, and a photo of no class has none. A photo in several folders has all of their labels.
@@ -33,7 +38,10 @@ def evaluate(arguments: BankArguments, *, photos: Sequence[str], several: bool, 
     """
     from sar_infer.bundle.bundle import bundle_name
     from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, of_training, report, report_several
+    from sar_infer.evaluation import bank_curve
 
+    if several and curve:
+        raise Refusal("--curve is for photos of one class each; leave out --several")
     check_page(html)
     workspace = opened(arguments)
     title, lookup = f"Evaluation of {arguments.file.name}", workspace.bank.lookup.get
@@ -45,6 +53,10 @@ def evaluate(arguments: BankArguments, *, photos: Sequence[str], several: bool, 
     if several:
         sys.exit(report_several(workspace.classifier, photos, lookup, arguments.form, html, title, facts))
     evaluation = evaluated(workspace.classifier, labelled_photos(photos, lookup))
+    if curve and evaluation.label_check is not None:
+        scale = workspace.bundle.manifest.logit_scale
+        measured = bank_curve(workspace.bank, evaluation.label_check, scale)
+        evaluation = dataclasses.replace(evaluation, photo_curve=measured)
     training = of_training(evaluation, workspace.bundle, workspace.bank)
     failed = report(evaluation, arguments.form, html, title, facts, training=training)
     sys.exit(min(1, failed))

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.numpy import load_file
 from support.bank_commands import paint_folders
-from support.bundles import write_bundle
+from support.browser import CONTRASTS, PHONE, WIDTHS
+from support.bundles import image_weight, write_bundle
 
+from sar_infer import Classifier
+from sar_infer.cli.bank import main as bank
 from sar_infer.cli.bundle import main
+from sar_infer.encoders.cache import photo_cache
 
 
 @pytest.fixture
 def folder(here: Path) -> Path:
+    photo_cache._values.clear()
     return Path(paint_folders("photos", 5, seed=0))
 
 
@@ -44,6 +52,66 @@ def test_bundles_are_measured_on_the_photos_that_all_can_read(folder: Path, bund
     assert str(broken) in result.stderr
     text = run(bundle_path, "--photos", folder, code=1).stdout
     assert f"{count - 1} photos of" in text and "level" not in text
+
+
+def test_embeddings_and_costs_are_kept_and_shared_with_create(folder: Path, bundle_path: Path) -> None:
+    words = (bundle_path, "--photos", folder, "--cache", "cache", "--format", "json")
+    with pytest.MonkeyPatch.context() as patch:
+        encode = Classifier.encode
+        calls: list[int] = []
+        patch.setattr(Classifier, "encode", lambda self, some: calls.append(len(some)) or encode(self, some))
+        first = run(*words).stdout
+        assert sum(calls) == len([*folder.glob("*/*.png")])
+        photo_cache._values.clear()
+        assert run(*words).stdout == first  # the costs too
+        made = CliRunner().invoke(bank, ["create", "b.safetensors", "--photos", str(folder), "--cache", "cache"])
+        assert made.exit_code == 0, made.output
+        assert sum(calls) == len([*folder.glob("*/*.png")])
+    (path,) = Path("cache").glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:99])
+    photo_cache._values.clear()
+    assert f"{path}: not embeddings" in run(*words, code=2).stderr
+    path.unlink()
+    Path("cache", "costs.json").write_text("[]")
+    assert "costs.json: not the costs" in run(*words, code=2).stderr
+    assert "not a folder" in run(*words[:-3], folder / "red" / "0.png", code=2).stderr
+
+
+def test_an_interrupt_keeps_what_is_there(folder: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, calls = Classifier.encode, list[int]()
+
+    def interrupted(self: Classifier, images: list[Any]) -> Any:
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return encode(self, images)
+
+    monkeypatch.setattr(Classifier, "encode", interrupted)
+    run(bundle_path, "--photos", folder, "--cache", "cache", code=130)
+    (path,) = Path("cache").iterdir()
+    assert len(load_file(path)["rows"]) == calls[0] == 16
+
+
+def test_the_page_shows_photos_that_only_one_gets_right(
+    browser: Any, folder: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("support.bundles.image_weight", lambda: image_weight() * np.float32([[1], [0.01], [0.01]]))
+    other = write_bundle(folder.parent / "other")
+    run(bundle_path, other, "--photos", folder, "--html", "page.html")
+    for settings in ({"viewport": {"width": 1400, "height": 800}}, PHONE):
+        context = browser.new_context(**settings)
+        page, complaints = context.new_page(), list[str]()
+        page.on("console", lambda message, to=complaints: to.append(message.text))
+        page.on("pageerror", lambda error, to=complaints: to.append(str(error)))
+        page.goto(Path("page.html").absolute().as_uri())
+        assert page.locator("#bundles tbody tr").count() == page.locator("#costs tbody tr").count() == 2
+        assert page.locator("#speed circle").count() == 2
+        assert page.locator("#curves polyline.estimate").count() == 2
+        assert page.evaluate(WIDTHS)[0] == page.evaluate(WIDTHS)[1]
+        assert page.evaluate(CONTRASTS) == []
+        assert page.locator("#sides img").count() > 0
+        assert complaints == []
+        context.close()
 
 
 def test_a_call_that_cannot_be_carried_out_is_one_line(folder: Path, bundle_path: Path) -> None:

@@ -302,3 +302,15 @@ def test_a_list_that_is_not_understood_is_refused(name: str, text: str | None, r
     if text is not None:
         Path(name).write_text(text)
     assert reason in run("evaluate", bank, "--photos", name, "--several", code=2).stderr
+
+
+def test_the_curve_ends_with_the_accuracy_of_the_evaluation(here: Path) -> None:
+    run("create", BANK, "--photos", paint("known", 4, seed=1))
+    words = ("evaluate", BANK, "--photos", paint("held", 9, seed=2), "--curve")
+    content = json.loads(run(*words, "--format", "json").stdout)
+    points = content["photo_curve"]["points"]
+    assert [point["photos"] for point in points] == [0, 1, 2, 4]
+    assert points[-1]["accuracy"] == content["accuracy"]
+    assert "  8 photos   about " in run(*words).stdout
+    run("create", "names.safetensors", "--classes", "red,green,blue,iris")
+    assert "--curve needs photos" in run("evaluate", "names.safetensors", *words[2:], code=2).stderr
