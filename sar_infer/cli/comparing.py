@@ -47,8 +47,8 @@ def compare(
 
     For each BUNDLE, a folder or hf://USER/NAME@REVISION: cross-validated accuracy of the class model, also with 1, 2, 4
     … photos of each class and by name, AUROC of unknown images, milliseconds, memory, disk and licence. Differences are
-    those on the same photos. Says which bundle is best, which are level with it and cheaper, and how many photos would
-    tell them apart.
+    those on the same photos. Reports which bundle to take, which are level with the best one, and how many photos
+    would tell them apart.
 
     Exit code: 0 if all photos were read; 1 if a photo could not be read; 2 if nothing was compared.
     """

@@ -75,21 +75,23 @@ def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def verdict(order: Sequence[Candidate]) -> Iterator[str]:
-    """Yield which candidate is best, which are level with it and cheaper, and how many photos would tell them apart."""
+    """Yield which candidate to take, which are level with the best one, and how many photos would tell them apart."""
     best, *others = order
     level = [(one, of) for one in others if (of := one.difference) and of.level]
     if others and not level:
         yield f"{best.name} is best: the others are below it by more than chance explains"
+    if level:
+        cheapest = min(best, *(one for one, _ in level), key=lambda one: one.cost.batch_ms)
+        yield f"take {cheapest.name}: none is better by more than chance explains, and it is the fastest of these"
     for one, of in level:
         times = one.cost.batch_ms / best.cost.batch_ms
         cheaper = f" and takes {times:.0%} of its time" if times < _CHEAPER else ""
         enough = (
-            "with equal answers" if of.enough is None else f"about {rounded(of.enough):,} photos would tell them apart"
+            "equally many correct answers"
+            if of.enough is None
+            else f"about {rounded(of.enough):,} photos would tell them apart"
         )
         yield f"{one.name} is level with {best.name}{cheaper}: {of}; {enough}"
-    if level:
-        cheapest = min(best, *(one for one, _ in level), key=lambda one: one.cost.batch_ms)
-        yield f"take {cheapest.name}: none is better by more than chance explains, and it is the fastest of these"
     yield f"{best.name} with {photos_of(best.curve.twice.photos)} of each class: {expectation(best.curve)}"
 
 

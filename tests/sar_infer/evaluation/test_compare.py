@@ -134,8 +134,8 @@ def test_the_best_is_named_and_what_is_level_and_cheaper() -> None:
     )
     assert [one.name for one in order] == ["good", "quick", "bad"]
     lines = [*verdict(order)]
-    assert lines[0].startswith("quick is level with good and takes 50% of its time: -1.0 points")
-    assert lines[1].startswith("take quick")
+    assert lines[1].startswith("quick is level with good and takes 50% of its time: -1.0 points")
+    assert lines[0].startswith("take quick")
     assert lines[2].startswith("good with 8 photos of each class: about 81%")
     assert len(lines) == 3
     alone = [*verdict(ranked([candidate("bad", bad, 1), candidate("good", good, 9)]))]
