@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from sklearn import metrics
+from sklearn import metrics, pipeline
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
-from sklearn.pipeline import make_pipeline
 
 from sar_infer import ClassBank, Classifier, ImageError, InputError
 from sar_infer.bank import set_class
@@ -98,6 +97,7 @@ def names(fitted: Classifier, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return {
         **globals(),
         **vars(metrics),
+        **vars(pipeline),
         "model": fitted,
         "pipe": pipe,
         "folder": folder,
