@@ -148,7 +148,7 @@ def save_class_model(folder: Path, fitted: FittedClassModel) -> None:
         RunError: it cannot be written.
     """
     arrays = fitted.model.tensors() | {"means": fitted.means, "counts": fitted.counts}
-    tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    tensors = {name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()}
     meta = {"prompt": fitted.prompt, "template": fitted.template, "record": fitted.record}
     _save(folder / FITTED_CLASS_MODEL, tensors, meta)
 
