@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sar_infer.classify.class_set import ClassSet
     from sar_infer.results import ImageResult
 
-GROUPS = {"Classes": "bundle banks classes examples only", "Answers": "top_k unknown several", "Output": "format out"}
+GROUPS = {"Classes": "bundle banks classes examples", "Answers": "top_k unknown several", "Output": "format out"}
 _FACTS = ("bundle", "bank", "classes", "examples")
 _PROGRESS_FROM = 32
 _BATCH = 16

@@ -30,7 +30,7 @@ Examples:
 
 
 GROUPS = {
-    "Bundle": "out overwrite classes photos push",
+    "Bundle": "out classes photos push",
     "Untuned backbone": "handcrafted backbone pretrained tokenizer",
     "Output": "form",
 }

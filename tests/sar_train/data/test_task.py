@@ -27,7 +27,8 @@ def evaluated(names: list[str], features: torch.Tensor) -> Evaluated:
 def test_copies_are_found_but_for_an_image_that_was_saved_again() -> None:
     rows = normalize(torch.randn(150, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
     learned, again = rows[[3, 70, 149]], normalize(rows[[5]] + 0.01 * rows[[6]], dim=-1)
-    assert evaluated(["cat"], rows).copies_of(torch.cat([learned, learned, again])) == [(3, 0), (70, 1), (149, 2)]
+    copies = evaluated(["cat"], rows).copies_of(torch.cat([learned, learned, again]))  # at either of two that are equal
+    assert [(row, at % 3) for row, at in copies] == [(3, 0), (70, 1), (149, 2)]
     rounded = normalize(learned + 1e-5 * rows[:3], dim=-1)
     assert evaluated(["cat"], rows).copies_of(rounded) == [(3, 0), (70, 1), (149, 2)]
 
