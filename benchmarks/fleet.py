@@ -39,7 +39,7 @@ _LIMITS = {
     "seconds to start, more than one bank": (1.0, True),
     f"seconds for {TOGETHER} banks, of one's": (1.15, True),
 }
-"""What each figure may be, and True if that is the most."""
+"""The limit of each figure, and True if it is an upper one."""
 
 
 def make(folder: Path, classifier: Classifier, count: int, fitted: int) -> None:

@@ -27,7 +27,7 @@ _CHEAPER = 0.9
 
 @dataclass(frozen=True)
 class Cost:
-    """What a bundle costs on this machine.
+    """Costs of a bundle on this machine.
 
     Attributes:
         one_ms: Milliseconds for one photo, decoding included.

@@ -107,18 +107,18 @@ def photo_curve(
     Raises:
         InputError: Fewer than two classes, or most have fewer than two photos to learn from.
     """
-    given = np.arange(len(labels)) if held_out is None else np.flatnonzero(~held_out)
-    usual = int(np.median(np.bincount(labels[given]))) if len(given) else 0
+    teaching = np.arange(len(labels)) if held_out is None else np.flatnonzero(~held_out)
+    usual = int(np.median(np.bincount(labels[teaching]))) if len(teaching) else 0
     classes = int(labels.max(initial=-1)) + 1
     if classes < 2 or usual < 2:
         raise InputError(f"expected two classes with two photos of most; got {classes}, and {usual} photos of most")
     named = np.ones(classes, np.bool_) if named is None else named
-    fitted = fitted or fit(rows[given], labels[given], texts, scale, named=named, seed=seed)
+    fitted = fitted or fit(rows[teaching], labels[teaching], texts, scale, named=named, seed=seed)
     folds, rng = min(FOLDS, usual), np.random.default_rng(seed)
     if held_out is None:
         parts, learned_photos = [*splits(labels, folds, rng)], usual * (1 - 1 / folds)
     else:
-        parts = [(rng.permutation(given), np.flatnonzero(held_out)) for _ in range(FOLDS)]
+        parts = [(rng.permutation(teaching), np.flatnonzero(held_out)) for _ in range(FOLDS)]
         learned_photos = float(usual)
     numbers = [2**power for power in range(20) if 2**power < learned_photos]
     right = np.zeros((len(numbers) + 1, len(rows)))

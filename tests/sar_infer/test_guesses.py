@@ -81,7 +81,7 @@ GUESSES = {
     "model.encode(HAT)": "it.ndim == 1 and abs(np.linalg.norm(it) - 1) < 1e-5",
     "list(model.embed([HAT]))": AttributeError("encode"),
 }
-"""What people write, and a condition for the result (``it``), or an error and what it says."""
+"""Each first guess, and a condition for its result (``it``), or an error and a word of its message."""
 
 
 @pytest.fixture(scope="module")

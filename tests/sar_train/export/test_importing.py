@@ -121,7 +121,7 @@ NAMES = [*shipped_photos()]
 
 @pytest.fixture(scope="module")
 def rows() -> Any:
-    """What `sar-mini` makes of the names of the shipped photos."""
+    """Embeddings of the names of the shipped photos by `sar-mini`."""
     return Classifier.open(default_bundle()).embed_names(NAMES)
 
 
