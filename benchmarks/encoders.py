@@ -115,7 +115,7 @@ def fill(page: str, rows: list[dict[str, Any]]) -> str:
         cells = line.split("|")
         if len(cells) > 7 and (row := measured.get(LABELS.get(cells[1].strip(), ""))):
             mib = row["images fp32 MiB"] + row["names MiB"]
-            cells[4:7] = [f" {value} " for value in (f"{mib:.0f}", f"{row['fp32 ms']:.3g}", f"{row['INT8 ms']:.3g}")]
+            cells[4:7] = [f" {value:.{int(value < 10)}f} " for value in (mib, row["fp32 ms"], row["INT8 ms"])]
             lines[number] = "|".join(cells)
     return "\n".join(lines) + "\n"
 
@@ -150,7 +150,7 @@ def main() -> None:
         command.say(f"{name}: {time.monotonic() - began:.0f} s")
     lines = [
         (*(row[head] for head in HEADS[:3]), *(f"{row[head]:.0f}" for head in HEADS[3:6]),
-         *(f"{row[head]:.3g}" for head in HEADS[6:8]), *(f"{row[head]:.2g}" for head in HEADS[8:]))
+         *(f"{row[head]:.{int(row[head] < 10)}f}" for head in HEADS[6:]))
         for row in rows
     ]  # fmt: skip
     command.save(command.markdown(HEADS, lines), None, options.out)
