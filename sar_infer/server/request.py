@@ -158,23 +158,32 @@ def parse(kind: type[Model], body: bytes, limits: Limits) -> Model:
                 f"expected JSON of at most {_MOST_VALUES} values, and {parts} lists, objects and fields, "
                 f"got {commas + 1} and {lists + objects + fields}; tensors can be sent as binary data",
             )
+    return checked(kind, body)
+
+
+def checked(kind: type[Model], content: bytes | Mapping[str, Any], of: str = "") -> Model:
+    """Return JSON, or fields, as a model.
+
+    Raises:
+        Problem: see ``parse``; ``of`` comes before the field's name.
+    """
     try:
-        return kind.model_validate_json(body)
+        return kind.model_validate_json(content) if isinstance(content, bytes) else kind.model_validate(content)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False, include_input=False), kind) from None
+        raise invalid(error.errors(include_url=False, include_context=False, include_input=False), kind, of) from None
 
 
-def invalid(errors: Sequence[Any], kind: type[BaseModel]) -> Problem:
+def invalid(errors: Sequence[Any], kind: type[BaseModel], of: str = "") -> Problem:
     """Return pydantic's errors about a model as a problem, which names the first and says how many there are."""
     # An unknown field comes first: it may be another one, misspelt, which is then missing.
     first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
     if first["type"] == "json_invalid":
         return Problem("bad-request", f"the body is not JSON: {first['msg']}")
-    field = ".".join(str(key) for key in first["loc"]) or "body"
+    field = of + ".".join(map(str, first["loc"])) or "body"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     message = first["msg"]
     if first["type"] == "extra_forbidden":
-        field_names = kind.model_fields if len(first["loc"]) - (first["loc"][0] == "query") == 1 else ()
+        field_names = kind.model_fields if len(first["loc"]) == 1 else ()
         message = _unknown_field(str(first["loc"][-1]), field_names)
     return Problem("invalid-request", f"{field:.80}: {message}{more}")
 
@@ -248,10 +257,7 @@ async def _read_form(
     if images is None:
         raise Problem("bad-request", "no image; expected one or more parts named 'image'")
     options = {name: texts if name in _LISTS else texts[-1] for name, texts in values.items()}
-    try:
-        return model.model_validate({"images": [""], **options}), images
-    except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False, include_input=False), model) from None
+    return checked(model, {"images": [""], **options}), images
 
 
 def chooses_only(mode: Mode | None, has_classes: bool) -> bool | None:

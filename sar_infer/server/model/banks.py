@@ -17,6 +17,7 @@ import shlex
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -29,7 +30,6 @@ from sar_infer.bundle.bank_file import SUFFIX, BankFile, Stamp, check_place, sta
 from sar_infer.class_model.model import ClassModel
 from sar_infer.classifier import Classifier
 from sar_infer.classify.class_set import ClassSet
-from sar_infer.encoders.waiting import in_background
 from sar_infer.errors import BankError, InputError, SarInferError, WriteError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.sizing import banks_limit, memory_limit
@@ -48,6 +48,8 @@ _RETRY_SECONDS = 10.0
 """Time between two attempts to open a file that cannot be used."""
 _NAME_BYTES = 100
 """Bytes of a class name in memory, with its places in tuples."""
+_THREADS = ThreadPoolExecutor(128, "background")
+"""Threads that stay: one for each look at a file took 0.1 ms of each request. A disk that hangs holds one a bank."""
 Edit = Callable[[ClassBank], ClassBank]
 """A use case of ``sar_infer.bank`` with its arguments."""
 T = TypeVar("T")
@@ -344,7 +346,7 @@ class Shared(Generic[T]):
 
 async def in_thread(work: Callable[[], T]) -> T:
     """Return the result of work that would block the event loop."""
-    return await asyncio.wrap_future(in_background(work))
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, work)
 
 
 def _holds(bank: OpenBank, stamp: Stamp) -> bool:

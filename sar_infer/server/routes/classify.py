@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError, to_json
+from starlette.datastructures import QueryParams
 
 from sar_infer.classify.output import optional_fields
 from sar_infer.results import DecisionOptions, ImageResult
@@ -17,7 +18,18 @@ from sar_infer.server.model.engine import milliseconds
 from sar_infer.server.model.line import Finish, Outcome
 from sar_infer.server.openapi import IMAGE_TYPES, answer, form, problems, request_body
 from sar_infer.server.problems import IMAGE_CODES, Problem
-from sar_infer.server.request import IMAGES, MAX_TOP_K, BankName, Mode, Serving, Texts, chooses_only, cleaned, read_call
+from sar_infer.server.request import (
+    IMAGES,
+    MAX_TOP_K,
+    BankName,
+    Mode,
+    Serving,
+    Texts,
+    checked,
+    chooses_only,
+    cleaned,
+    read_call,
+)
 
 PATH = "/v1/classify"
 router = APIRouter(tags=["classify"])
@@ -54,7 +66,14 @@ class ClassifyQuery(ClassifyOptions):
     )
 
 
-NO_OPTIONS = ClassifyQuery.model_validate({})
+def query_of(params: QueryParams) -> ClassifyQuery:
+    """Return the query of a call, as FastAPI reads it.
+
+    Raises:
+        Problem: ``invalid-request``, naming the field.
+    """
+    fields = {name: params.getlist(name) if name in ("bank", "classes") else params[name] for name in params}
+    return checked(ClassifyQuery, fields, "query.")
 
 
 class ClassifyRequest(ClassifyOptions):

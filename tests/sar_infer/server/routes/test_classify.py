@@ -263,7 +263,7 @@ def test_a_misspelt_option_is_named_with_those_there_are(client: httpx2.Client) 
     answer = raw(client, topk=3)
     assert problem(answer) == (422, "invalid-request")
     options = "classes, top_k, mode, unknown, threshold, coverage, explain, several"
-    assert answer.json()["detail"] == f"query.topk: unknown field, perhaps top_k; expected some of {options}"
+    assert answer.json()["detail"] == f"query.topk: unknown field, perhaps top_k; expected some of {options}, bank"
     answer = client.post("/v1/classify", json={"image": ["aa"]})
     says = f"image: unknown field, perhaps images; expected some of {options}, images (and 1 more)"
     assert answer.json()["detail"] == says
