@@ -69,7 +69,7 @@ readme-shop: $(DEV)
 	OMP_NUM_THREADS=1 $(PY) scripts/readme_commands.py README.md docs/tutorial.md
 
 readme-others: $(DEV)
-	OMP_NUM_THREADS=1 $(PY) scripts/readme_commands.py CONTRIBUTING.md docs/banks.md docs/bulk.md docs/compare.md docs/encoders.md docs/evaluate.md docs/extend.md docs/handover.md docs/index.md docs/one_file.md docs/python.md
+	OMP_NUM_THREADS=1 $(PY) scripts/readme_commands.py CONTRIBUTING.md docs/banks.md docs/bulk.md docs/compare.md docs/customers.md docs/encoders.md docs/evaluate.md docs/extend.md docs/handover.md docs/index.md docs/one_file.md docs/python.md
 
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 

@@ -21,10 +21,10 @@ from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, linea
 class CoCoOpConfig:
     """Settings of CoCoOp.
 
-    Attributes:
-        context_init: words that the context starts from; empty for random vectors.
-        n_ctx: context vectors where they start at random.
-        reduction: the network's inner layer has D / reduction units; the paper's 16.
+    Args:
+        context_init: words from which the context starts; empty for random vectors.
+        n_ctx: M, if the context starts from random vectors.
+        reduction: the network's hidden layer has D / reduction units; the paper's 16.
     """
 
     context_init: str = "a photo of a"

@@ -22,12 +22,13 @@ from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, metho
 class CoOpConfig:
     """Settings of CoOp.
 
-    Attributes:
-        context_init: words whose token vectors the context starts from; empty for random vectors. The base-to-new
-            scripts of CoCoOp start CoOp from "a photo of a" (M = 4), the few-shot paper from random vectors.
-        n_ctx: M where the context starts from random vectors, N(0, 0.02^2); the paper's 16.
+    Args:
+        context_init: words from which the context starts; empty for random vectors, N(0, 0.02^2). CoCoOp's base-to-new
+            scripts start CoOp from "a photo of a" (M = 4), the few-shot paper from random vectors.
+        n_ctx: M, if the context starts from random vectors; the paper's 16.
         position: of the name: at the ``end`` of the context, in the ``middle``, or in ``front`` of it.
-        class_specific: a context of each class's own.
+        class_specific: one context for each class, (C, M, W). It accepts no new names, so it needs ``--no-sar`` (or
+            ``--novel none``) and ``--protocol all``, and cannot be exported.
     """
 
     context_init: str = "a photo of a"

@@ -30,11 +30,11 @@ BASE_SETTINGS: dict[str, dict[str, Any]] = {"coop": {"context_init": "", "n_ctx"
 class DePTConfig:
     """Settings of DePT.
 
-    Attributes:
-        on: the method that it builds on.
-        mix: share of the head, in the loss and in the answer; the paper's 0.7.
-        head_rate: learning rate of FiLM and head; the paper's 6.5 times 3.5e-3, at every rate of the prompt.
-        feature_length: of the features that the head sees; about that of CLIP ViT-B/16's.
+    Args:
+        on: ``coop`` (from 16 random vectors) or ``kgcoop`` (weight 2), as in the paper.
+        mix: share of the head in loss and prediction; the paper's 0.7.
+        head_rate: learning rate of scales, biases and head; the paper's 6.5 times 3.5e-3.
+        feature_length: norm of the features for the head, about CLIP ViT-B/16's; the authors' features keep their own.
     """
 
     on: Literal["coop", "kgcoop"] = "coop"

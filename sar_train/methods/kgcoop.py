@@ -30,11 +30,11 @@ from sar_train.methods.base import (
 class KgCoOpConfig:
     """Settings of KgCoOp.
 
-    Attributes:
-        context_init: words that the context starts from; empty for random vectors. The reference implementation takes
+    Args:
+        context_init: words from which the context starts; empty for random vectors. The authors' code uses
             "a photo of a" regardless of the setting.
-        n_ctx: context vectors where they start at random.
-        weight: of the pull; the paper's 8.0.
+        n_ctx: M, if the context starts from random vectors.
+        weight: of the pull; the paper's 8.
     """
 
     context_init: str = "a photo of a"

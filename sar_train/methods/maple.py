@@ -23,10 +23,10 @@ from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, linea
 class MaPLeConfig:
     """Settings of MaPLe.
 
-    Attributes:
-        context_init: words that the context starts from; the first ``n_ctx`` of their tokens are learned.
-        n_ctx: M, the paper's 2.
-        depth: J, how many layers have prompts, given for 12 layers; the paper's 9 (3 for cross-dataset transfer).
+    Args:
+        context_init: words from which the context starts; the first ``n_ctx`` of their tokens are learned.
+        n_ctx: M; the paper's 2.
+        depth: J for towers of 12 layers, scaled to others; the paper's 9 (3 for cross-dataset transfer).
     """
 
     context_init: str = "a photo of a"

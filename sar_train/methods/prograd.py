@@ -30,13 +30,12 @@ TEMPLATES = {"dtd": "a texture of {}."}
 class ProGradConfig:
     """Settings of ProGrad.
 
-    Attributes:
+    Args:
         n_ctx: M; the words of the hand-crafted template fill the right end, zeros the left.
-        count: how many of the template's tokens are learned. ``words``, as in the reference: as many as it has words.
-            A comma is a token too, so that the last word of ``a type of pet, a photo of a`` stays as it is, between
-            the learned vectors and the name. ``tokens``: all.
-        weight: lambda, the share of the conflicting part that is taken away; the paper's 1.
-        temperature: T of the distillation; the paper's 1.
+        count: tokens of the template that are learned. ``words``, as in the authors' code: as many as it has words. A
+            comma is a token too, so the last word of ``a type of pet, a photo of a`` is not learned. ``tokens``: all.
+        weight: lambda, the share of the opposing component that is removed; the paper's 1.
+        temperature: of the distillation; the paper's 1.
     """
 
     n_ctx: int = 16

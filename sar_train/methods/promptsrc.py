@@ -44,13 +44,17 @@ TEACHER = (FIRST, *[template for template in TEMPLATES if template != FIRST][:59
 class PromptSRCConfig:
     """Settings of PromptSRC.
 
-    Attributes:
-        context_init: words that the text context starts from; empty for random vectors.
-        n_ctx: text prompts of deeper layers, and of the first where it starts at random; the paper's 4.
-        n_ctx_image: image prompts a layer; the paper's 4.
-        depth_text, depth_image: layers with prompts, given for 12; the paper's 9 (3 for cross-dataset transfer).
-        text_weight, image_weight, kl_weight: of the three terms; the paper's 25, 10 and 1.
-        mean, sigma: of the Gaussian over epochs; the paper's 15 and 1 for 20 epochs.
+    Args:
+        context_init: words from which the text context starts; empty for random vectors.
+        n_ctx: text vectors in each layer; the paper's 4.
+        n_ctx_image: image vectors in each layer; the paper's 4.
+        depth_text: J for towers of 12 layers, scaled to others; the paper's 9 (3 for cross-dataset transfer).
+        depth_image: the same of the image tower.
+        text_weight: of the term of the text tower; the paper's 25.
+        image_weight: of the term of the image tower; the paper's 10.
+        kl_weight: of KL; the paper's 1.
+        mean: of the Gaussian, for 20 epochs; with ``--epochs`` set both (the paper, for 50: 30 / 30 or 45 / 5).
+        sigma: of the Gaussian.
     """
 
     context_init: str = "a photo of a"

@@ -49,15 +49,15 @@ PAIRS = {
 class TCPConfig:
     """Settings of TCP.
 
-    Attributes:
-        context_init: words that the shared context starts from; empty, as in the published configuration, for random.
-        n_ctx: M, the paper's 4.
-        student: the student's words around the name, after the context vectors, such as ``person doing {}.``. Empty:
-            the reference's for the dataset (`PAIRS`), else the name and what the teacher's template has after it.
-        reduction: the network's inner layer has D / reduction units; the paper's 4 (512 to 128).
-        block: in front of which block, from 0 and given for 12, the class-aware tokens enter; the paper's 8.
-        share: of the class-aware tokens where they enter; the paper's 1. 0 leaves a plain prompt.
-        weight: of the pull to the hand-crafted embeddings; the paper's 8.0.
+    Args:
+        context_init: words from which the shared context starts; empty for random vectors, as the authors publish it.
+        n_ctx: M; the paper's 4.
+        student: text after the context, with ``{}`` for the name, such as ``person doing {}.``. Empty: the authors' for
+            the dataset, else the template from ``{}`` on.
+        reduction: the network's hidden layer has D / reduction units; the paper's 4.
+        block: the block that the tokens enter, of 12 counted from 0; the paper's 8.
+        share: share of the class-aware tokens in the mix; the paper's 1. 0 leaves a plain prompt.
+        weight: of the pull; the paper's 8.
     """
 
     context_init: str = ""

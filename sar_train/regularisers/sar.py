@@ -31,20 +31,18 @@ from sar_train.regularisers.base import Regulariser, RegulariserInputs, regulari
 class SARConfig:
     """Settings of SAR (all ours: the paper's values are not public to us).
 
-    Attributes:
-        weight: multiplier of the loss (lambda); 0 switches SAR off to the bit. A method may have a default of its own
-            (`PromptMethod.sar_weight`).
-        tau: softmax temperature of the KL distances; the raw ones have none.
-        distance: ``mse`` or ``l1`` on the raw similarities, ``kl`` teacher first, ``kl-reverse`` student first. Each
-            has a scale of its own, so a weight is for one distance.
-        frame: which similarities are compared: ``own``, among prompted embeddings (w_i . w_j), or pointwise in the
-            ``teacher``'s frame (w_i . v_j).
-        rows: which i count: ``all`` of S, or the ``novel`` ones, which leaves base embeddings to the cross-entropy.
-        rule: ``mixed`` takes all base names and ``subset`` novel ones a step, ``union`` draws ``subset`` from all.
-        subset: how many names a step draws; below 1 a share of the number of base names, 0 means all.
-        anchor: weight of a pointwise pull of novel embeddings to their hand-crafted ones, next to the similarities.
+    Args:
+        weight: of the loss. 0: as without SAR, bit by bit. ProGrad's default is 1; for DePT and PromptSRC SAR is off.
+        tau: temperature of both softmaxes of the KL distances.
+        distance: ``mse`` or ``l1`` on the similarities; ``kl``: mean over i of KL(softmax_j t_ij / tau, softmax_j s_ij
+            / tau); ``kl-reverse``: arguments swapped. A weight is for one distance.
+        frame: ``own``: s_ij = w_i . w_j; a rotation of all names costs nothing. ``teacher``: s_ij = w_i . v_j.
+        rows: which i count: ``all`` of S, or only auxiliary names (``novel``).
+        rule: in each step ``mixed``: all trained classes and a draw of auxiliary names; ``union``: a draw from both.
+        subset: names drawn; below 1 a share of the number of trained classes; 0: all.
+        anchor: weight of the pull of auxiliary embeddings to their hand-crafted ones.
         ramp: share of the training over which the weight grows from 0.
-        teacher: ``template`` for the dataset's single template, ``ensemble`` for the mean over CLIP's 80.
+        teacher: ``template``: the hand-crafted template; ``ensemble``: the mean over CLIP's 80 templates.
     """
 
     weight: float = 10.0
