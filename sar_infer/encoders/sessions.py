@@ -23,6 +23,8 @@ _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 _SHORT = {"DmlExecutionProvider": "directml"}
 _REMOTE = "AzureExecutionProvider"
 _WARNING, _FATAL = 2, 4
+_CRASHES = ("FuseFp16InitializerToFp32NodeTransformer",)
+"""Optimisations of onnxruntime 1.31 that end the process on some graphs in float16, such as CLIP's text tower."""
 
 
 def open_session(path: Path, device: Device, threads: int | None = None, spin: bool = True) -> Any:
@@ -134,7 +136,9 @@ def _session(path: Path, providers: list[Any], threads: int | None, spin: bool) 
     try:
         return within(
             TRIAL_SECONDS,
-            lambda: onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0),
+            lambda: onnxruntime.InferenceSession(
+                str(path), options, providers=providers, enable_fallback=0, disabled_optimizers=_CRASHES
+            ),
             lambda: options.set_load_cancellation_flag(True),
         )
     except TimeoutError:

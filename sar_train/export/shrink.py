@@ -227,7 +227,10 @@ def _prepared(path: Path) -> Iterator[tuple[onnx.ModelProto, Path]]:
     try:
         with tempfile.TemporaryDirectory() as name:
             quant_pre_process(str(path), f"{name}/plain.onnx", skip_symbolic_shape=True)
-            yield onnx.load(f"{name}/plain.onnx"), Path(name)
+            model = onnx.load(f"{name}/plain.onnx")
+            if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
+                raise ConfigError(f"{path}: computes in float16; expected float32: import the publisher's fp32 graphs")
+            yield model, Path(name)
     finally:
         logging.root.setLevel(level)
 

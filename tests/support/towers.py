@@ -13,6 +13,7 @@ import onnx
 import open_clip
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.transformers import float16
 from torch import Tensor, nn
 
 from sar_infer._arrays import Floats
@@ -87,6 +88,13 @@ def save(
         )
     if data:
         onnx.save(onnx.load(path), path, save_as_external_data=True, location=f"{path.name}_data")
+
+
+def save_in_half(folder: Path, *, keep_io_types: bool) -> None:
+    """Write each graph of a folder in float16 too, as converters do, which leave casts of inputs at the end."""
+    for path in [*folder.rglob("*.onnx")]:
+        model = float16.convert_float_to_float16(onnx.load(path), keep_io_types=keep_io_types)
+        onnx.save(model, path.with_name(f"{path.stem}_fp16.onnx"))
 
 
 def save_clip_tokenizer(folder: Path) -> None:

@@ -44,7 +44,7 @@ from sar_train.export.importing.checks import agreement, parity, published_rows,
 from sar_train.export.importing.graphs import IMAGE_INPUTS, TEXT_INPUTS, Published, read_graph, write_wrapped
 from sar_train.export.importing.preprocessing import read_preprocess
 from sar_train.export.importing.sources import Towers, section
-from sar_train.export.importing.tokens import read_tokenizer, takes_mask
+from sar_train.export.importing.tokens import NO_TOKEN, read_tokenizer, takes_mask
 from sar_train.export.sealing import (
     SELF_TEST_SEED,
     complete,
@@ -153,7 +153,7 @@ def import_bundle(
 
 
 def _wrapped(
-    tower: Published, folder: Path, file: str, port: str, items: npt.NDArray[Any], end_token: int | None = None
+    tower: Published, folder: Path, file: str, port: str, items: npt.NDArray[Any], end_token: int = NO_TOKEN
 ) -> Floats:
     """Write a tower's graph and return unit rows of the published one, which runs on copies of its files alone."""
     copies = folder / _PUBLISHED / port
@@ -174,7 +174,7 @@ def _text(towers: Towers, graph: str, template: str, folder: Path, names: Sequen
     tokenizer = open_tokenizer(folder, spec)
     ids = [encode_name(tokenizer, spec, name) for name in names]
     tokens = np.array([token_row(spec, one) for one in ids], np.int64)
-    end_token = spec.end_token if hides_padding else None
+    end_token = spec.end_token if hides_padding else NO_TOKEN
     reference = _wrapped(published, folder, NAME_ENCODER, "tokens", tokens, end_token)
     if reference.shape[1] != dim:
         raise ConfigError(

@@ -30,14 +30,14 @@ def shipped_photos() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_PHOTOS.glob("*.jpg"))}
 
 
-def published_rows(tower: Published, graph: Path, items: npt.NDArray[Any], end_token: int | None = None) -> Floats:
+def published_rows(tower: Published, graph: Path, items: npt.NDArray[Any], end_token: int) -> Floats:
     """Return unit rows (N, D) of a published graph for pixels or tokens (N, ...), run one by one.
 
     Args:
         tower: The graph.
         graph: Its file, next to its data.
         items: The input.
-        end_token: The mask has ones through the first such token; None makes all of it ones.
+        end_token: The mask has ones through the first such token, or everywhere if there is none.
 
     Raises:
         ConfigError: onnxruntime cannot run the graph, or it takes too long.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import graphlib
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import onnx
@@ -153,63 +153,71 @@ def _limited(size: int, source: Source, name: str) -> None:
         raise ConfigError(f"{source.label}: {name} has {size:,} bytes with its data; a bundle's graph 2 GiB{hint}")
 
 
-def write_wrapped(path: Path, tower: Published, port: str, end_token: int | None = None) -> None:
+def write_wrapped(path: Path, tower: Published, port: str, end_token: int) -> None:
     """Write a published graph with our nodes around it, and free its weights.
 
     Args:
         path: The file.
         tower: The graph.
         port: Our name of its input, ``pixels`` (N, 3, S, S) or ``tokens`` (N, L).
-        end_token: The mask has ones through the first such token; None makes all of it ones.
+        end_token: The mask has ones through the first such token, or everywhere if there is none.
 
     Raises:
         ConfigError: It is not a sound graph.
         OSError: It cannot be written.
     """
     try:
-        model = compose.add_prefix(tower.model, _PREFIX, inplace=True)
-    except Exception as error:  # a graph in a graph without end
+        write_file(path, _wrapped(tower, port, end_token).SerializeToString(deterministic=True))
+        tower.model.Clear()
+        onnx.checker.check_model(str(path), full_check=True)
+    except OSError:
+        raise
+    except Exception as error:  # the checker's errors, and those of a graph in a graph without end, share no base class
         raise ConfigError(f"{tower.name}: not a sound graph ({error})") from None
-    graph = model.graph
-    front, back, constants = list[onnx.NodeProto](), list[onnx.NodeProto](), dict[str, object]()
 
-    def add(nodes: list[onnx.NodeProto], operator: str, inputs: list[str], output: str, **settings: Any) -> None:
-        nodes.append(helper.make_node(operator, inputs, [output], **settings))
 
-    add(front, "Cast", [port], _PREFIX + tower.port.name, to=tower.port.kind)
-    if tower.mask and end_token is not None:
-        constants |= {"end": np.int64(end_token), "positions": np.int64(1), "none": np.int64(0)}
-        add(front, "Equal", [port, "end"], "is_end")
-        add(front, "Cast", ["is_end"], "ends", to=TensorProto.INT64)
-        add(front, "CumSum", ["ends", "positions"], "ends_before", exclusive=1)
-        add(front, "Equal", ["ends_before", "none"], "shown")
-    elif tower.mask:
-        add(front, "Equal", [port, port], "shown")
+def _wrapped(tower: Published, port: str, end_token: int) -> onnx.ModelProto:
+    """Return a published graph with our nodes around it, which is the tower's own model, changed in place."""
+    model = compose.add_prefix(tower.model, _PREFIX, inplace=True)
+    graph, constants = model.graph, dict[str, int]()
+    front = [helper.make_node("Cast", [port], [_PREFIX + tower.port.name], to=tower.port.kind)]
     if tower.mask:
-        add(front, "Cast", ["shown"], _PREFIX + MASK, to=tower.mask.kind)
-    opset = max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=1)
-    constants["least"] = np.float32(np.finfo(np.float32).tiny)
-    add(back, "Cast", [_PREFIX + tower.output.name], "output", to=TensorProto.FLOAT)
-    if opset < 18:
-        add(back, "ReduceL2", ["output"], "norm", axes=[-1])
-    else:
-        constants["last"] = np.array([-1], np.int64)
-        add(back, "ReduceL2", ["output", "last"], "norm")
-    add(back, "Max", ["norm", "least"], "length")
-    add(back, "Div", ["output", "length"], "embedding")
-    nodes = [*front, *graph.node, *back]
+        constants = {"end": end_token, "positions": 1, "none": 0}
+        front += [
+            helper.make_node("Equal", [port, "end"], ["is_end"]),
+            helper.make_node("Cast", ["is_end"], ["ends"], to=TensorProto.INT64),
+            helper.make_node("CumSum", ["ends", "positions"], ["ends_before"], exclusive=1),
+            helper.make_node("Equal", ["ends_before", "none"], ["shown"]),
+            helper.make_node("Cast", ["shown"], [_PREFIX + MASK], to=tower.mask.kind),
+        ]
+    back = [
+        helper.make_node("Cast", [_PREFIX + tower.output.name], ["output"], to=TensorProto.FLOAT),
+        helper.make_node("LpNormalization", ["output"], ["embedding"], axis=-1, p=2),
+    ]
+    nodes = [*front, *_in_order(graph.node), *back]
     batch = 1 if tower.port.shape[0] == 1 else "batch"
     for field in ("node", "input", "output", "value_info"):
         graph.ClearField(field)
     graph.node.extend(nodes)
-    graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
+    graph.initializer.extend(numpy_helper.from_array(np.array(value), name) for name, value in constants.items())
     kind = TensorProto.FLOAT if port == "pixels" else TensorProto.INT64
     graph.input.append(helper.make_tensor_value_info(port, kind, [batch, *tower.port.shape[1:]]))
     shape = [batch, tower.output.shape[1]]
     graph.output.append(helper.make_tensor_value_info("embedding", TensorProto.FLOAT, shape))
-    write_file(path, model.SerializeToString(deterministic=True))
-    tower.model.Clear()
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except Exception as error:  # as above
-        raise ConfigError(f"{tower.name}: not a sound graph ({error})") from None
+    return model
+
+
+def _in_order(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Return nodes behind those that they read; converters to float16 append casts, which onnxruntime accepts."""
+    makers = {name: at for at, node in enumerate(nodes) for name in node.output if name}
+    readers = {at: {makers[name] for name in _inputs(node) if name in makers} for at, node in enumerate(nodes)}
+    return [nodes[at] for at in graphlib.TopologicalSorter(readers).static_order()]
+
+
+def _inputs(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the values that a node reads, those of graphs in it too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _inputs(inner)

@@ -16,6 +16,7 @@ from sar_train.export.importing.sources import Towers, section
 _SAMPLES = ("A photo of a café's CAT, isn't it?", "12½ dogs;  don't say 日本", "x" * 40, "the we'll I'd've 3rd")
 """CLIP's tokenizer and a `tokenizer.json` with its merges must agree on them."""
 MASK = "attention_mask"
+NO_TOKEN = -1
 _VERSION = b"#version: 0.2\n"
 
 

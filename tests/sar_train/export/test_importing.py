@@ -23,11 +23,14 @@ from transformers import CLIPImageProcessorPil
 
 from sar_infer import Classifier
 from sar_infer.bundle.bundle import default_bundle, open_bundle
+from sar_infer.bundle.manifest import IMAGE_ENCODER
+from sar_infer.images.prefetch import decode_image
 from sar_train.cli.importing import main
 from sar_train.clip import backbone as backbones
-from sar_train.errors import BackboneError
+from sar_train.errors import BackboneError, ConfigError
 from sar_train.export.importing import checks
 from sar_train.export.importing.checks import shipped_photos
+from sar_train.export.shrink import in_float16
 
 BLOCKED = ("torch", "open_clip", "torchvision", "timm", "transformers")
 WITHOUT_TORCH = f"""
@@ -113,6 +116,41 @@ def test_towers_with_outside_data_embed_as_torch_does(bundle: Path, mini: Any) -
     assert opened.manifest.tokenizer.kind == "clip-bpe"
     assert [*opened.manifest.provenance.licences.values()] == ["mit"]
     assert opened.manifest.quality.tables["import"]["photos"] == 14
+
+
+GARMENTS = Path("examples/clothes/train"), Path("examples/clothes/test")
+
+
+@pytest.mark.parametrize("layout", ["Immich", "transformers.js"])
+def test_garments_get_the_names_that_torch_gives_them(
+    transformers_js: Path, tmp_path: Path, mini: Any, layout: str
+) -> None:
+    """The bundle that ships has a learned prompt, so the reference is torch with the template of the import."""
+    towers = shutil.copytree(transformers_js, tmp_path / "towers")
+    if layout == "Immich":
+        config = {"embed_dim": 512, "text_cfg": {"context_length": 77}}
+        towers = published.immich(tmp_path / "immich", mini, config, published.OPEN_CLIP_PREPROCESS)
+        published.save_clip_tokenizer(towers / "textual")
+    published.save_in_half(towers, keep_io_types=layout == "Immich")
+    whole, half = tmp_path / "fp32", tmp_path / "fp16"
+    for out in (whole, half):
+        main([str(towers), "--precision", out.name, "--out", str(out), "-q"], standalone_mode=False)
+    garments = sorted(folder.name for folder in GARMENTS[0].iterdir())
+    photos = [photo for name in garments for photo in sorted((GARMENTS[1] / name).iterdir())]
+    pixels = np.stack([decode_image(photo, open_bundle(whole).manifest.preprocess) for photo in photos])
+    tokens = open_clip.get_tokenizer("ViT-B-32")([f"a photo of a {name}." for name in garments])
+    with torch.no_grad():
+        images = mini.encode_image(torch.from_numpy(pixels), normalize=True).numpy()
+        names = mini.encode_text(tokens, normalize=True).numpy()
+    expected = (images @ names.T).argmax(1)
+    assert (expected == np.arange(90) // 15).sum() == 38
+    for bundle, every, least_cosine, most_others in ((whole, 1, 0.99999, 0), (half, 3, 0.9999, 1)):
+        classifier = Classifier.open(bundle)
+        rows, words = classifier.embed_images(photos[::every]), classifier.embed_names(garments)
+        assert min((rows * images[::every]).sum(1).min(), (words * names).sum(1).min()) > least_cosine
+        assert ((rows @ words.T).argmax(1) != expected[::every]).sum() <= most_others
+    with pytest.raises(ConfigError, match="computes in float16; expected float32"):
+        in_float16(half / IMAGE_ENCODER)
 
 
 # ------------------------------------------------------------------------------- towers that agree, and that do not
@@ -270,6 +308,12 @@ def data_without_end(folder: Path, rows: Any) -> None:
     outside(folder, "model.onnx_data", [2**40])
 
 
+def beyond_2_gib(folder: Path, rows: Any) -> None:
+    (folder / "onnx/text_model.onnx").rename(folder / "onnx/text_model_fp16.onnx")
+    with (folder / "onnx/text_model.onnx").open("wb") as sparse:
+        sparse.truncate(2**31 + 1)
+
+
 def tokenizer_panics(folder: Path, rows: Any) -> None:
     content = json.loads((folder / "tokenizer.json").read_text())
     content["model"] = {"type": "WordLevel", "vocab": {"a": 2**32 - 1, "<unk>": 1}, "unk_token": "<unk>"}
@@ -314,6 +358,7 @@ def outside(folder: Path, location: str, shape: Any = (10,)) -> None:
         (data_short, "expected 40 bytes of weights for 'far'"),
         (data_linked, "leads out of the folder"),
         (data_without_end, "a bundle's graph 2 GiB"),
+        (beyond_2_gib, "graph 2 GiB; use --precision fp16, the publisher's onnx/text_model_fp16.onnx"),
         (tokenizer_panics, "tokenizer"),
         (tokenizer_grows, "makes texts more than"),
     ],
