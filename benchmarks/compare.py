@@ -16,6 +16,7 @@ no pair wrongly: the sign of the cross-validated difference, if its interval exc
 from __future__ import annotations
 
 import itertools
+import os
 import pickle
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def encoded(data: Path, cache: Path) -> dict[str, dict[str, Any]]:
             if spec not in pixels:
                 pixels[spec] = [decode_image(str(path), spec) for path in paths]
             chunks = [pixels[spec][at : at + 16] for at in range(0, len(paths), 16)]
-            rows[name][key] = np.concatenate([classifier.encode(chunk) for chunk in chunks])
+            rows[name][key] = np.concatenate([classifier.embed_inputs(chunk) for chunk in chunks])
             rows[name][f"text/{key}"] = classifier.embed_names([key.partition("/")[2].replace("_", " ")])[0]
         command.say(f"{key}: {len(paths)}")
     for name, path in files.items():
@@ -185,13 +186,16 @@ def seconds(paths: dict[str, Path]) -> str:
             (Path(folder) / "photos" / name).symlink_to(command.ROOT / "examples" / "clothes" / "train" / name)
         chosen = [str(paths[name]) for name in ENCODERS if name != "random"]
         words = ["compare", *chosen, "--photos", f"{folder}/photos", "--cache", f"{folder}/cache"]
-        times = []
-        for _ in range(2):
-            began = time.perf_counter()
+        rows = []
+        for call in ("from nothing", "second time"):
+            began, before = time.perf_counter(), os.times()
             program = Path(sys.executable).with_name("sar-bundle")
             subprocess.run([program, *words], check=True, stdout=subprocess.DEVNULL)
-            times.append(f"{time.perf_counter() - began:.1f}")
-    return command.markdown(("from nothing, s", "second time, s"), [times])
+            after = os.times()
+            processor = sum(after[2:4]) - sum(before[2:4])
+            load = f"{os.getloadavg()[0]:.1f}"
+            rows.append((call, f"{time.perf_counter() - began:.1f}", f"{processor:.1f}", load))
+    return command.markdown(("call", "seconds", "processor seconds", "load"), rows)
 
 
 def main() -> None:

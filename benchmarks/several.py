@@ -190,7 +190,7 @@ def main() -> None:
             for row, kind in enumerate(kinds):
                 image, shown = image_of(kind, by_class, near, far, rng)
                 shows[row, shown] = True
-                logits.append(ranking.logits(classifier.encode([crops(image, spec)]), classes))
+                logits.append(ranking.logits(classifier.embed_inputs([crops(image, spec)]), classes))
             for rule, values in probabilities(np.stack(logits).astype(np.float64)).items():
                 cells[name, rule].append(figures(values, shows, kinds))
             command.say(f"{name} {draw.number}")

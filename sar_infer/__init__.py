@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         SchemaError,
         ServerError,
     )
-    from sar_infer.evaluation import Evaluation
+    from sar_infer.evaluation.evaluation import Evaluation
     from sar_infer.results import DecisionOptions, Explanation, ImageResult, Prediction
 
 __version__ = "0.1.0"

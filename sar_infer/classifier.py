@@ -38,26 +38,12 @@ from sar_infer.encoders.encoders import finite
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import MAIN_DEVICES, Device, provider_of
 from sar_infer.errors import BankError, BundleError, ImageError, InputError
-from sar_infer.evaluation import (
-    RANKED,
-    Evaluation,
-    FindingWarning,
-    LabelCheck,
-    ReadPhotos,
-    SeveralEvaluation,
-    answers_to,
-    check_new_photos,
-    class_of,
-    evaluate,
-    evaluate_several,
-    name_findings,
-    nothing_left,
-    read_photos,
-    summarised,
-    unreadable,
-    write_evaluation,
-    write_labels,
-)
+from sar_infer.evaluation.evaluation import RANKED, Evaluation, answers_to, class_of, evaluate, nothing_left
+from sar_infer.evaluation.findings import FindingWarning, name_findings
+from sar_infer.evaluation.labels import LabelCheck, check_new_photos, write_labels
+from sar_infer.evaluation.page import write_evaluation
+from sar_infer.evaluation.reading import ReadPhotos, read_photos, unreadable
+from sar_infer.evaluation.several import SeveralEvaluation, evaluate_several
 from sar_infer.images.labelled import Labelled, by_class, is_folder, unfolded
 from sar_infer.images.load import ImageSource, source_name
 from sar_infer.images.prefetch import decode_batches, decode_photos, readable
@@ -572,20 +558,14 @@ class Classifier(Embedder):
             self._bank = edit(self._bank)
         return self
 
-    def encode(self, images: Any, seconds: float | None = None) -> Floats:
-        """Return the unit embedding (D,) of an image, or (N, D) of several.
+    def encode(self, images: ImageSource | Iterable[ImageSource]) -> Floats:
+        """Return the unit embedding (D,) of an image, or (N, D) of several, as ``embed_images`` does.
 
-        Args:
-            images: As in ``classify``; or float32 arrays (3, size, size), the encoder's own inputs.
-            seconds: Time after which the encoder is stopped for good; None waits as long as it takes.
+        Raises:
+            ImageError: Images cannot be read; the message names all of them.
         """
-        if is_one(images):
-            embedding: Floats = self.embed_images(images)[0]
-            return embedding
-        inputs = not isinstance(images, Iterator)
-        if inputs and all(isinstance(image, np.ndarray) and image.dtype == np.float32 for image in images):
-            return super().encode(images, seconds)
-        return self.embed_images(images)
+        rows = self.embed_images(images)
+        return cast("Floats", rows[0]) if is_one(images) else rows
 
     def class_set(
         self,
@@ -848,7 +828,7 @@ class Classifier(Embedder):
         for batch in decode_batches(several(images), self.bundle.manifest.preprocess, batch_size, Profile()):
             bad += [(name, item) for name, item in batch if isinstance(item, ImageError)]
             if not bad:
-                rows.append(finite(self.encode(readable(batch)), self.choice.image))
+                rows.append(finite(self.embed_inputs(readable(batch)), self.choice.image))
         if bad:
             raise unreadable(bad)
         return np.concatenate(rows)
@@ -933,7 +913,11 @@ class Classifier(Embedder):
         return evaluation
 
     def evaluate_several(
-        self, labels: Mapping[str, Sequence[str]], *, watch: Callable[[int], object] = lambda count: None
+        self,
+        labels: Mapping[str, Sequence[str]],
+        *,
+        bank: ClassBank | None = None,
+        watch: Callable[[int], object] = lambda count: None,
     ) -> SeveralEvaluation:
         """Evaluate the answers with ``several`` for photos that show several classes, one or none.
 
@@ -941,19 +925,23 @@ class Classifier(Embedder):
 
         Args:
             labels: The labels of each photo by path, perhaps none; one that is no class does not count.
+            bank: Replaces the classifier's bank, as in ``class_set``.
             watch: Called with the number of photos done since the last call.
 
         Raises:
             InputError: No class model was fitted, or no photo is left that shows a class.
         """
-        bank, chosen = self.bank, self.class_set()
-        columns = {name: class_of(name, chosen, bank) for names in labels.values() for name in names}
-        decide = self.decide(chosen, len(chosen.names), DecisionOptions(several=True))
-        learned = (digest for one in bank.photos.values() for digest in one.digest_set)
-        embed = functools.partial(self._each_photo, several=True)
-        photos, left_out = evaluate_several(labels, embed, decide, columns, learned, watch)
-        others = sorted(name for name, column in columns.items() if column is None)
-        return summarised(photos, len(chosen.names), others, left_out)
+        bank = self.bank if bank is None else bank
+        chosen = self.class_set(bank=bank)
+        return evaluate_several(
+            labels,
+            functools.partial(self._each_photo, several=True),
+            self.decide(chosen, len(chosen.names), DecisionOptions(several=True)),
+            {name: class_of(name, chosen, bank) for names in labels.values() for name in names},
+            (digest for one in bank.photos.values() for digest in one.digest_set),
+            len(chosen.names),
+            watch,
+        )
 
     def _each_photo(
         self, images: Iterable[ImageSource], batch_size: int = 16, *, several: bool = False
@@ -979,7 +967,7 @@ class Classifier(Embedder):
 
         for batch in decode_photos(fresh(), self.bundle.manifest.preprocess, together, several=several):
             pixels = readable([(name, item) for name, item, _ in batch])
-            embedded = finite(self.encode(pixels), self.choice.image)
+            embedded = finite(self.embed_inputs(pixels), self.choice.image)
             rows = iter(embedded.reshape(-1, len(CROPS), embedded.shape[1]) if several else embedded)
             for _, item, digest in batch:
                 while (waiting := ahead.popleft())[2] is not None:
@@ -1005,7 +993,7 @@ class Classifier(Embedder):
         for batch in decode_batches(images, spec, batch_size, profile, several=of_crops):
             named = batch if names_left is None else [(next(names_left), item) for _, item in batch]
             with profile.phase("encode"):
-                rows = self.encode(readable(batch))
+                rows = self.embed_inputs(readable(batch))
             with profile.phase("score"):
                 decided = decide(rows, [name for name, item in named if not isinstance(item, ImageError)])
                 results = [

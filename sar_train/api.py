@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack
 if TYPE_CHECKING:
     from sar_infer.bundle.bundle import Bundle
     from sar_infer.bundle.manifest import Scores
-    from sar_infer.evaluation import LabelIssue
+    from sar_infer.evaluation.labels import LabelIssue
     from sar_infer.text.names import Classes
     from sar_train.config.run import RunConfig
     from sar_train.export.source import ExportSource

@@ -46,7 +46,7 @@ class Ours:
 
     def encode(self, pixels: list[np.ndarray]) -> np.ndarray:
         """Unit rows (N, D)."""
-        return self.classifier.encode(pixels)
+        return self.classifier.embed_inputs(pixels)
 
     def rank(self, rows: np.ndarray) -> list[str]:
         """The best class of each row."""

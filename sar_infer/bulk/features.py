@@ -109,7 +109,7 @@ def _encoded(sources: InputSources, classifier: Classifier, skipped: Skipped, ba
             else:
                 names.append(key)
         if names:
-            yield names, finite(classifier.encode(readable(batch)), classifier.choice.image)
+            yield names, finite(classifier.embed_inputs(readable(batch)), classifier.choice.image)
 
 
 def _result_files(argument: str) -> list[Path] | None:

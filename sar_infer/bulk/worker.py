@@ -167,7 +167,7 @@ class Answerer:
         decoded = [self._decode(content) for content in fetched(items)]
         pixels = [content for content in decoded if not isinstance(content, Flaw)]
         try:
-            embeddings = self.classifier.encode(pixels)
+            embeddings = self.classifier.embed_inputs(pixels)
         except BundleError:
             raise
         except Exception as error:  # what onnxruntime raises shares no base class

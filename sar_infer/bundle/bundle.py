@@ -20,6 +20,8 @@ from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer, encode_name
 
 Place = str | os.PathLike[str]
 """A folder, or ``hf://USER/NAME@REVISION`` on a Hugging Face hub."""
+SHIPPED = "sar-mini"
+"""The name of the bundle that ships."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +86,7 @@ def open_bundle(path: Place | None = None) -> Bundle:
     """Open and check a bundle.
 
     Args:
-        path: The folder, or ``hf://USER/NAME@REVISION``; None takes ``default_bundle()``.
+        path: The folder, or ``hf://USER/NAME@REVISION``; None and ``sar-mini`` take ``default_bundle()``.
 
     Raises:
         InputError: A place on a hub is not understood, or `huggingface_hub` is not installed.
@@ -95,7 +97,7 @@ def open_bundle(path: Place | None = None) -> Bundle:
     """
     if not on_hub(path):
         try:
-            return _open(default_bundle() if path is None else Path(path))
+            return _open(default_bundle() if path is None or is_shipped(path) else Path(path))
         except (BankError, OSError) as error:
             raise BundleError(str(error)) from None
     folder, origin = fetch(str(path))
@@ -107,6 +109,11 @@ def open_bundle(path: Place | None = None) -> Bundle:
         raise BundleError(
             f"{path}: {error}; if the hub's files are sound, remove {folder.parents[1]} to fetch them again"
         ) from None
+
+
+def is_shipped(location: Place) -> bool:
+    """Return True for ``sar-mini``, unless there is such a folder."""
+    return str(location) == SHIPPED and not Path(location).exists()
 
 
 def on_hub(location: Place | None) -> bool:

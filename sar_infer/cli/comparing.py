@@ -21,15 +21,22 @@ from sar_infer.cli.options import emit, format_option, one_blas_thread, option, 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
     from sar_infer.classifier import Classifier
-    from sar_infer.evaluation.compare import Candidate, Cost
+    from sar_infer.evaluation.compare import Cost
+    from sar_infer.evaluation.curve import Curve
+    from sar_infer.evaluation.several import SeveralEvaluation
 
 _ONE_BY_ONE, _BATCH, _TIMED = 9, 16, 48
 """Photos that are timed one by one, of a batch, and in batches."""
 
 
-@click.command(cls=Command, groups={"Options": "photos precision cache html form"})
+@click.command(cls=Command, groups={"Options": "photos several precision cache html form"})
 @click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
 @click.option("--photos", required=True, metavar="FOLDER", help="Labelled photos, one folder for each class.")
+@click.option(
+    "--several",
+    metavar="LIST",
+    help="Also evaluate photos of several things: a list (.csv, .json) of path and labels, or folders.",
+)
 @option(
     "--precision",
     multiple=True,
@@ -41,34 +48,62 @@ _ONE_BY_ONE, _BATCH, _TIMED = 9, 16, 48
 @click.option("--html", type=click.Path(path_type=Path), help="Also write one HTML page.")
 @format_option
 def compare(
-    bundles: Sequence[str], photos: str, precision: Sequence[str], cache: Path | None, html: Path | None, form: str
+    bundles: Sequence[str],
+    photos: str,
+    several: str | None,
+    precision: Sequence[str],
+    cache: Path | None,
+    html: Path | None,
+    form: str,
 ) -> None:
     """Compare encoders on your photos, in a minute and without PyTorch.
 
-    For each BUNDLE, a folder or hf://USER/NAME@REVISION: cross-validated accuracy of the class model, also with 1, 2, 4
-    … photos of each class and by name, AUROC of unknown images, milliseconds, memory, disk and licence. Differences are
-    those on the same photos. Reports which bundle to take, which are level with the best one, and how many photos
-    would tell them apart.
+    For each BUNDLE, a folder, hf://USER/NAME@REVISION or sar-mini: cross-validated accuracy of the class model, also
+    with 1, 2, 4 … photos of each class and by name, AUROC of unknown images, milliseconds, memory, disk and licence.
+    Differences are those on the same photos. Reports which bundle to take, which are level with the best one, and how
+    many photos would tell them apart.
+
+    With --several, mean average precision, precision and recall of the class model of --photos on those of LIST.
 
     Exit code: 0 if all photos were read; 1 if a photo could not be read; 2 if nothing was compared.
     """
     one_blas_thread()
     with reported(photos):
         from sar_infer import __version__
-        from sar_infer.cli.evaluating import check_page, labelled_photos
+        from sar_infer.cli.evaluating import check_page, evaluated_several, labelled_photos
         from sar_infer.encoders.cache import photo_cache
-        from sar_infer.evaluation.compare import comparison_content, comparison_lines, ranked, write_comparison
+        from sar_infer.evaluation.compare import (
+            Candidate,
+            comparison_content,
+            comparison_lines,
+            ranked,
+            write_comparison,
+        )
+        from sar_infer.evaluation.several import labels_of
 
         check_page(html)
-        pairs = [(name, path) for name, paths in labelled_photos([photos], lambda _: None).items() for path in paths]
-        opened = dict(_opened(bundles, precision))
+        files = labelled_photos([photos], lambda _: None)
+        labels = None if several is None else labels_of([several], files.get)
+        pairs = [(name, path) for name, paths in files.items() for path in paths]
+        opened: dict[str, Classifier] = dict(_opened(bundles, precision))
+        of_several: dict[str, SeveralEvaluation] = {}
         with photo_cache.stored(cache):
             read = {name: _embedded(name, classifier, pairs) for name, classifier in opened.items()}
+            for name, classifier in opened.items() if labels is not None else ():
+                bank = classifier.create(files, skip_unreadable=True)
+                of_several[name] = evaluated_several(classifier, labels or {}, bank)
+                classifier.close_images()
         shared = [path for _, path in pairs if all(path in of_bundle for of_bundle in read.values())]
         costs = _costs(opened, shared[:: max(1, len(shared) // _TIMED)], cache)
         order = ranked(
             [
-                _candidate(name, classifier, {path: read[name][path] for path in shared}, costs[name])
+                Candidate(
+                    name,
+                    classifier.bundle.manifest.provenance.licences,
+                    _curve(classifier, {path: read[name][path] for path in shared}),
+                    costs[name],
+                    of_several.get(name),
+                )
                 for name, classifier in opened.items()
             ]
         )
@@ -115,11 +150,10 @@ def _embedded(name: str, classifier: Classifier, pairs: Sequence[tuple[str, str]
     return {read.files[label, digest]: (label, row) for label, one in sets for digest, row in one.recent.items()}
 
 
-def _candidate(name: str, classifier: Classifier, photos: Mapping[str, tuple[str, Floats]], cost: Cost) -> Candidate:
-    """Return a bundle with its cost and with its curve on some photos."""
+def _curve(classifier: Classifier, photos: Mapping[str, tuple[str, Floats]]) -> Curve:
+    """Return the accuracy on some photos by their number."""
     import numpy as np
 
-    from sar_infer.evaluation.compare import Candidate
     from sar_infer.evaluation.curve import photo_curve
 
     manifest = classifier.bundle.manifest
@@ -127,8 +161,7 @@ def _candidate(name: str, classifier: Classifier, photos: Mapping[str, tuple[str
     texts = classifier.class_rows({name: (name,) for name in names}, names)
     labels = np.array([names.index(label) for label, _ in photos.values()])
     rows, named = np.array([row for _, row in photos.values()]), np.full(len(names), manifest.tokenizer is not None)
-    curve = photo_curve(rows, labels, texts, manifest.logit_scale, named=named)
-    return Candidate(name, manifest.provenance.licences, curve, cost)
+    return photo_curve(rows, labels, texts, manifest.logit_scale, named=named)
 
 
 def _costs(opened: Mapping[str, Classifier], photos: Sequence[str], folder: Path | None) -> dict[str, Cost]:

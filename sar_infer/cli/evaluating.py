@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sar_infer import __version__
-from sar_infer.cli.options import Refusal, emit, warn
+from sar_infer.cli.options import Refusal, emit, progress_bar, warn
 from sar_infer.errors import one_line
 from sar_infer.images.inputs import folders
 
@@ -19,10 +18,11 @@ if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
     from sar_infer.bundle.bundle import Bundle
     from sar_infer.classifier import Classifier
-    from sar_infer.evaluation import Evaluation, LeftOut
+    from sar_infer.evaluation.evaluation import Evaluation
+    from sar_infer.evaluation.labels import LabelCheck
+    from sar_infer.evaluation.several import SeveralEvaluation
     from sar_infer.text.names import Classes
 
-_HIDDEN_UP_TO = 64
 _TRAINING = "a bundle does not record which photos it was trained on; leave these out yourself"
 
 
@@ -58,10 +58,16 @@ def evaluated(
     bank: ClassBank | None = None,
 ) -> Evaluation:
     """Evaluate photos as `Classifier.evaluate` does, with a bar on a terminal."""
-    total = sum(map(len, photos.values()))
-    hidden = total <= _HIDDEN_UP_TO or not sys.stderr.isatty()
-    with click.progressbar(length=total, label="Evaluating", file=sys.stderr, hidden=hidden, show_pos=True) as bar:
+    with progress_bar(sum(map(len, photos.values())), "Evaluating") as bar:
         return classifier.evaluate(photos, classes=classes, only=only, bank=bank, watch=bar.update)
+
+
+def evaluated_several(
+    classifier: Classifier, labels: Mapping[str, Sequence[str]], bank: ClassBank | None = None
+) -> SeveralEvaluation:
+    """Evaluate photos as `Classifier.evaluate_several` does, with a bar on a terminal."""
+    with progress_bar(len(labels), "Evaluating") as bar:
+        return classifier.evaluate_several(labels, bank=bank, watch=bar.update)
 
 
 def of_training(evaluation: Evaluation, bundle: Bundle, bank: ClassBank) -> bool:
@@ -72,16 +78,16 @@ def of_training(evaluation: Evaluation, bundle: Bundle, bank: ClassBank) -> bool
 
 
 def report(
-    evaluation: Evaluation,
+    evaluation: Evaluation | SeveralEvaluation,
     form: str,
     page: Path | None,
     title: str,
     facts: Mapping[str, str],
     *,
-    training: bool,
+    training: bool = False,
     strict: bool = False,
 ) -> int:
-    """Print an evaluation, write its pages, and return how many photos could not be read.
+    """Print an evaluation, write its pages, and return 1 if a photo could not be read, else 0.
 
     Args:
         evaluation: What was measured.
@@ -96,73 +102,38 @@ def report(
         Refusal: There is such a photo, with ``strict``.
         WriteError: A page cannot be written.
     """
-    from sar_infer.evaluation import text_lines, write_evaluation, write_labels
+    from sar_infer.evaluation.page import write_evaluation
+    from sar_infer.evaluation.several import SeveralEvaluation, several_lines, write_several
+    from sar_infer.evaluation.text import left_out_lines, text_lines
 
-    unreadable = _report_left_out(evaluation.left_out, *[_TRAINING] * training)
-    beside = None if page is None else page.with_name(f"{page.stem}-labels.html")
-    check = evaluation.label_check
-    if check is not None and (text := check.line(beside or "name one with --html PAGE")):
-        if beside is not None:
-            write_labels(beside, check, f"{title}: photos in doubt")
-        if strict:
-            raise Refusal(f"--strict, and {text}")
-        warn(text)
-    if page is not None:
-        write_evaluation(page, evaluation, title, {**facts, "made by": f"sar-clip {__version__}"})
-    width = shutil.get_terminal_size((100, 24)).columns
-    content = {**evaluation.to_json(), "inputs": dict(facts), "page": None if page is None else str(page)}
-    lines = [*text_lines(evaluation, width), *([] if page is None else ["", f"page          {page}"])]
-    emit(form, lambda: content, lines)
-    return unreadable
-
-
-def report_several(
-    classifier: Classifier,
-    roots: Sequence[str],
-    lookup: Callable[[str], object],
-    form: str,
-    page: Path | None,
-    title: str,
-    facts: Mapping[str, str],
-) -> int:
-    """Evaluate photos of several classes as `Classifier.evaluate_several` does, print it, and return 1 or 0.
-
-    Args:
-        classifier: It has the classes.
-        roots: Folders and lists, as `sar_infer.evaluation.labels_of` takes them.
-        lookup: As there.
-        form: ``text`` or ``json``.
-        page: The HTML file; None writes none.
-        title: What was evaluated.
-        facts: What answered, and on which photos, by name.
-
-    Raises:
-        InputError: A list is not understood, or no photo shows a class.
-        WriteError: The page cannot be written.
-    """
-    from sar_infer.evaluation import labels_of, several_lines, write_several
-
-    labels = labels_of(roots, lookup)
-    hidden = len(labels) <= _HIDDEN_UP_TO or not sys.stderr.isatty()
-    with click.progressbar(
-        length=len(labels), label="Evaluating", file=sys.stderr, hidden=hidden, show_pos=True
-    ) as bar:
-        evaluation = classifier.evaluate_several(labels, watch=bar.update)
-    unreadable = _report_left_out(evaluation.left_out)
-    if page is not None:
-        write_several(page, evaluation, title, {**facts, "made by": f"sar-clip {__version__}"})
-    content = {**evaluation.to_json(), "inputs": dict(facts), "page": None if page is None else str(page)}
-    emit(form, lambda: content, [*several_lines(evaluation), *([] if page is None else ["", f"page  {page}"])])
-    return min(1, unreadable)
-
-
-def _report_left_out(left_out: Sequence[LeftOut], *lines: str) -> int:
-    """Print what was left out, and further lines, to stderr, and return how many photos could not be read."""
-    from sar_infer.evaluation import left_out_lines
-
-    unreadable = [item for item in left_out if item.kind == "unreadable"]
+    unreadable = [item for item in evaluation.left_out if item.kind == "unreadable"]
     for item in unreadable:
         warn(f"{item.image}: {item.reason}; left out")
-    for line in (*left_out_lines(left_out), *lines):
+    for line in (*left_out_lines(evaluation.left_out), *[_TRAINING] * training):
         click.echo(one_line(line), err=True)
-    return len(unreadable)
+    made = {**facts, "made by": f"sar-clip {__version__}"}
+    if isinstance(evaluation, SeveralEvaluation):
+        lines = several_lines(evaluation)
+        if page is not None:
+            write_several(page, evaluation, title, made)
+    else:
+        _report_labels(evaluation.label_check, page, title, strict=strict)
+        lines = text_lines(evaluation, shutil.get_terminal_size((100, 24)).columns)
+        if page is not None:
+            write_evaluation(page, evaluation, title, made)
+    content = {**evaluation.to_json(), "inputs": dict(facts), "page": page and str(page)}
+    emit(form, lambda: content, [*lines, *([] if page is None else ["", f"page          {page}"])])
+    return min(1, len(unreadable))
+
+
+def _report_labels(check: LabelCheck | None, page: Path | None, title: str, *, strict: bool) -> None:
+    from sar_infer.evaluation.labels import write_labels
+
+    beside = page and page.with_name(f"{page.stem}-labels.html")
+    if check is None or not (text := check.line(beside or "name one with --html PAGE")):
+        return
+    if beside is not None:
+        write_labels(beside, check, f"{title}: photos in doubt")
+    if strict:
+        raise Refusal(f"--strict, and {text}")
+    warn(text)

@@ -197,6 +197,12 @@ def printing(note: str = "") -> Iterator[None]:
         raise click.ClickException(f"stdout: cannot be written ({error.strerror or error}){note}") from None
 
 
+def progress_bar(total: int, label: str, hidden_up_to: int = 64, **settings: Any) -> Any:
+    """Return a bar on stderr, hidden where that is no terminal or for so few items."""
+    hidden = total <= hidden_up_to or not sys.stderr.isatty()
+    return click.progressbar(length=total, label=label, file=sys.stderr, hidden=hidden, show_pos=True, **settings)
+
+
 def emit(form: str, content: Callable[[], Any], lines: Iterable[str]) -> None:
     """Print JSON for programs or lines for people.
 

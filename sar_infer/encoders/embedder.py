@@ -109,7 +109,7 @@ class Embedder:
         """Raise ClassNameError if the name encoder cannot take a name or phrase."""
         self.bundle.encode_name(name)
 
-    def encode(self, pixels: Sequence[Floats], seconds: float | None = None) -> Floats:
+    def embed_inputs(self, pixels: Sequence[Floats], seconds: float | None = None) -> Floats:
         """Return unit rows (N, D) for N images.
 
         Args:

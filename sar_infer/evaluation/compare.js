@@ -1,12 +1,6 @@
 // Draws a comparison of bundles: the verdict, a table, accuracy over time and over photos, photos that only one gets right.
 const points = (share) => `${share > 0 ? "+" : ""}${(100 * share).toFixed(1)}`;
 
-function drawHead() {
-  $("title").textContent = data.title;
-  $("among").textContent = `${plural(data.photos, "photo")} of ${plural(data.classes, "class", "classes")}, cross-validated`;
-  $("verdict").append(...data.verdict.map((line) => element("li", "", element("p", "", line))));
-}
-
 /** A table with a row for each bundle; `cells` returns a bundle's cells, which are text or elements. */
 function table(place, heads, cells) {
   const row = (one) => [Object.assign(element("th", "", isolated(one.name)), { scope: "row" }), ...cells(one).map((cell) => (cell instanceof Element ? cell : element("td", "", cell)))];
@@ -16,11 +10,13 @@ function table(place, heads, cells) {
 
 function drawBundles() {
   const numbers = [...new Set(data.bundles.flatMap((one) => one.curve.points.slice(0, -1).map((point) => point.photos)))].sort((a, b) => a - b);
+  const several = data.bundles[0].several;
+  if (several) $("several").textContent = `The last column is the mean average precision on ${plural(several.photos, "other photo")} of several things.`;
   const of = (n) => (n ? plural(n, "photo") : "by name");
   const to = (difference) => (difference === null ? "–" : `${points(difference.share)} (${points(difference.low)} to ${points(difference.high)})`);
-  table("bundles", [of(data.bundles[0].curve.points.at(-1).photos), "", "to the best", ...numbers.map(of), "unknown"], (one) => {
+  table("bundles", [of(data.bundles[0].curve.points.at(-1).photos), "", "to the best", ...numbers.map(of), "unknown", ...(several ? ["several"] : [])], (one) => {
     const at = new Map(one.curve.points.slice(0, -1).map((point) => [point.photos, percent.format(point.accuracy.share)]));
-    return [finePercent.format(one.accuracy.share), bar(one.accuracy), to(one.difference), ...numbers.map((n) => at.get(n) ?? "–"), one.curve.auroc?.toFixed(3) ?? "–"];
+    return [finePercent.format(one.accuracy.share), bar(one.accuracy), to(one.difference), ...numbers.map((n) => at.get(n) ?? "–"), one.curve.auroc?.toFixed(3) ?? "–", ...(one.several ? [percent.format(one.several.mean_average_precision)] : [])];
   });
   table("costs", ["ms a photo", "in batches", "MiB memory", "MiB disk", "licence"], ({ cost, licence }) => [
     cost.one_ms.toFixed(1), cost.batch_ms.toFixed(1), cost.memory_mib?.toFixed(0) ?? "–", cost.disk_mib.toFixed(0), licence,
@@ -58,7 +54,9 @@ function shown(photo) {
   return picture(photo.picture, `${photo.image}: ${photo.label}`);
 }
 
-drawHead();
+$("title").textContent = data.title;
+$("among").textContent = `${plural(data.photos, "photo")} of ${plural(data.classes, "class", "classes")}, cross-validated`;
+$("verdict").append(...data.verdict.map((line) => element("li", "", element("p", "", line))));
 drawBundles();
 drawSpeed();
 drawCurves("curves", data.bundles);

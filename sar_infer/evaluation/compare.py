@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from sar_infer.bundle.bundle import default_bundle
+from sar_infer.bundle.bundle import SHIPPED
 from sar_infer.evaluation.curve import Curve, expectation, photos_of
 from sar_infer.evaluation.html import write_page
+from sar_infer.evaluation.several import SeveralEvaluation, figures
+from sar_infer.evaluation.text import table
 from sar_infer.images.thumbnail import picture_of, short_name
 from sar_infer.measures import Difference, paired_difference
 
-_FOR_TRIALS, _LOW = ("sar-mini", "sar-mini-vit"), 0.8
+_FOR_TRIALS, _LOW = (SHIPPED, "sar-mini-vit"), 0.8
 """Backbones that ship, and the accuracy below which others are mentioned."""
 _MOST = 8
 """Photos on each side of the page."""
@@ -51,6 +53,7 @@ class Candidate:
         licences: Licences of its parts.
         curve: Accuracy by number of photos, and AUROC of *unknown*.
         cost: What it costs.
+        several: The answers for photos of several things; None if there were none.
         difference: Its accuracy less that of the best one; None for that one.
     """
 
@@ -58,6 +61,7 @@ class Candidate:
     licences: Mapping[str, str]
     curve: Curve
     cost: Cost
+    several: SeveralEvaluation | None = None
     difference: Difference | None = None
 
     @property
@@ -107,7 +111,11 @@ def comparison_content(order: Sequence[Candidate]) -> dict[str, Any]:
     return {
         "photos": curve.accuracy.of,
         "classes": curve.classes,
-        "bundles": [dataclasses.asdict(one) | {"curve": one.curve.to_json(), "licence": one.licence} for one in order],
+        "bundles": [
+            dataclasses.asdict(dataclasses.replace(one, several=None))
+            | {"curve": one.curve.to_json(), "licence": one.licence, "several": one.several and figures(one.several)}
+            for one in order
+        ],
         "verdict": [*verdict(order)],
     }
 
@@ -115,26 +123,41 @@ def comparison_content(order: Sequence[Candidate]) -> dict[str, Any]:
 def comparison_lines(order: Sequence[Candidate]) -> Iterator[str]:
     """Yield a comparison for people: accuracies, costs, differences and the verdict."""
     curve = order[0].curve
-    width = max(6, *(len(one.name) for one in order))
     yield f"{curve.accuracy.of:,} photos of {curve.classes:,} classes; cross-validated accuracy by photos of each class"
     numbers = sorted({point.photos for one in order for point in one.curve.points[:-1]})
-    heads = "  ".join(f"{photos_of(n):>8}" for n in numbers)
-    last = photos_of(curve.points[-1].photos)
-    yield f"{'':<{width}}  {last:>9}  95 % interval  {heads}  {photos_of(curve.twice.photos):>9}  unknown"
+    rows: list[list[object]] = []
     for one in order:
         at = {point.photos: f"{point.accuracy.share:.1%}" for point in one.curve.points[:-1]}
-        cells = "  ".join(f"{at.get(n, '-'):>8}" for n in numbers)
-        auroc = "-" if one.curve.auroc is None else f"{one.curve.auroc:.3f}"
-        share, twice = one.curve.accuracy, f"~{one.curve.twice.accuracy.share:.0%}"
-        yield f"{one.name:<{width}}  {share.share:9.1%}  {share.interval:>13}  {cells}  {twice:>9}  {auroc:>7}"
-    yield from ("", f"{'':<{width}}  ms a photo  in batches  MiB memory  MiB disk  licence")
-    for one in order:
-        cost, memory = one.cost, "-" if one.cost.memory_mib is None else f"{one.cost.memory_mib:.0f}"
-        costs = f"{cost.one_ms:10.1f}  {cost.batch_ms:10.1f}  {memory:>10}  {cost.disk_mib:8.0f}"
-        yield f"{one.name:<{width}}  {costs}  {one.licence}"
+        share, auroc = one.curve.accuracy, one.curve.auroc and f"{one.curve.auroc:.3f}"
+        cells = [*map(at.get, numbers), f"~{one.curve.twice.accuracy.share:.0%}", auroc]
+        rows.append([one.name, f"{share.share:.1%}", share.interval, *cells])
+    ways = [*map(photos_of, (curve.points[-1].photos, *numbers, curve.twice.photos))]
+    yield from table(["", ways[0], "95 % interval", *ways[1:], "unknown"], rows)
+    yield ""
+    yield from table(
+        ["", "ms a photo", "in batches", "MiB memory", "MiB disk", "licence"],
+        [
+            [
+                one.name,
+                *(value and f"{value:.1f}" for value in (one.cost.one_ms, one.cost.batch_ms)),
+                *(value and f"{value:.0f}" for value in (one.cost.memory_mib, one.cost.disk_mib)),
+                one.licence,
+            ]
+            for one in order
+        ],
+    )
+    several = [(one.name, one.several) for one in order if one.several]
+    if several:
+        yield from ("", f"{len(several[0][1].answers):,} other photos, of several things, by the class model of these")
+        rows = [
+            [name, f"{of.mean_average_precision:.1%}", *(x and f"{x.share:.1%}" for x in (of.precision, of.recall))]
+            for name, of in several
+        ]
+        yield from table(["", "mean average precision", "precision", "recall"], rows)
     if len(order) > 1:
-        yield from ("", f"{'':<{width}}  difference to {order[0].name} on the same photos")
-        yield from (f"{one.name:<{width}}  {one.difference}" for one in order[1:])
+        yield ""
+        heads = ["", f"difference to {order[0].name} on the same photos"]
+        yield from table(heads, [[one.name, one.difference] for one in order[1:]])
     yield ""
     yield from verdict(order)
 
@@ -166,10 +189,10 @@ def write_comparison(
         return {"name": one.name, "count": len(only), "photos": cards}
 
     sides = [{"best": side(best, one), "other": side(one, best)} for one in order[1:]]
-    accuracies = [{"accuracy": dataclasses.asdict(one.curve.accuracy)} for one in order]
     content = comparison_content(order)
-    content["bundles"] = [of | accuracy for of, accuracy in zip(content["bundles"], accuracies, strict=True)]
-    write_page(path, "compare", title, content | {"title": title, "facts": dict(facts), "sides": sides})
+    for one, of in zip(order, content["bundles"], strict=True):
+        of["accuracy"] = dataclasses.asdict(one.curve.accuracy)
+    write_page(path, "compare", title, content | {"facts": dict(facts), "sides": sides})
 
 
 def encoder_hint(backbone: str, accuracy: float, photos: str = "PHOTOS") -> str | None:
@@ -182,5 +205,5 @@ def encoder_hint(backbone: str, accuracy: float, photos: str = "PHOTOS") -> str 
     """
     if backbone not in _FOR_TRIALS or accuracy >= _LOW:
         return None
-    command = shlex.join(["sar-bundle", "compare", str(default_bundle()), "BUNDLE", "--photos", photos])
+    command = shlex.join(["sar-bundle", "compare", SHIPPED, "BUNDLE", "--photos", photos])
     return f"{backbone} is for trying out; compare it with a larger encoder on your photos: {command}"

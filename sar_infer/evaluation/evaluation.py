@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -224,6 +225,17 @@ class Evaluation:
     label_check: LabelCheck | None = field(default=None, repr=False)
     photo_curve: Curve | None = None
 
+    @property
+    def confusion(self) -> tuple[list[str], Counter[tuple[int, int]]]:
+        """Return the names of the classes with photos, sorted, and photos by their class and their answer's, by number.
+
+        Other answers have the number after the last name.
+        """
+        names = sorted(result.name for result in self.per_class)
+        numbers = {name: number for number, name in enumerate(names)}
+        known = (answer for answer in self.answers if not answer.absent)
+        return names, Counter((numbers[one.label], numbers.get(one.answer, len(names))) for one in known)
+
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values, with ``label_issues`` instead of the check."""
         content = dataclasses.asdict(dataclasses.replace(self, label_check=None, photo_curve=None))
@@ -275,11 +287,10 @@ def evaluate(
 
 
 def _label_check(answers: Sequence[Answer], rows: Floats) -> LabelCheck:
-    numbers = np.array([number for number, answer in enumerate(answers) if not answer.absent], np.intp)
-    names = sorted({answers[number].label for number in numbers.tolist()})
-    positions = {name: position for position, name in enumerate(names)}
-    labels = np.array([positions[answers[number].label] for number in numbers.tolist()], np.intp)
-    return LabelCheck(names, rows[numbers], labels, [answers[number].image for number in numbers.tolist()])
+    present = [not answer.absent for answer in answers]
+    answerable = [*itertools.compress(answers, present)]
+    names, labels = np.unique([answer.label for answer in answerable], return_inverse=True)
+    return LabelCheck(names.tolist(), rows[np.array(present)], labels, [answer.image for answer in answerable])
 
 
 def _per_class(answerable: Sequence[Answer], pairs: Sequence[Pair]) -> tuple[ClassResult, ...]:
@@ -370,35 +381,45 @@ def answers_to(
         watch: Called with the number of photos done since the last call.
     """
     pairs = [(label, source) for label, sources in photos.items() for source in sources]
-    digests, learned_digests = dict[bytes, str](), frozenset(learned)
     answers: list[Answer] = []
     left_out: list[LeftOut] = []
     embeddings: list[Floats] = []
-    pending: list[tuple[str, str, Floats]] = []
+    digests = dict[bytes, str]()
 
-    def finish() -> None:
-        if pending:
-            labels, names, rows = zip(*pending, strict=True)
-            embeddings.extend(rows)
-            results = zip(labels, decide(np.stack(rows), names), strict=True)
-            answers.extend(_answer(result, label, columns[label]) for label, result in results)
-            pending.clear()
+    def fresh() -> Iterator[tuple[str, str, Floats]]:
+        embedded = embed([source for _, source in pairs])
+        for label, name, digest, row in unlearned((label for label, _ in pairs), embedded, learned, left_out, watch):
+            if digest in digests:
+                left_out.append(LeftOut(name, label, "repeated", f"the same pixels as {digests[digest]}"))
+            else:
+                digests[digest] = name
+                yield label, name, row
 
-    for (label, _), (name, digest, row) in zip(pairs, embed([source for _, source in pairs]), strict=True):
+    every = fresh()
+    while some := [*itertools.islice(every, _TOGETHER)]:
+        labels, names, rows = zip(*some, strict=True)
+        embeddings += rows
+        answers += map(_answer, decide(np.stack(rows), names), labels, map(columns.get, labels))
+    return answers, left_out, embeddings
+
+
+def unlearned(
+    labels: Iterable[str],
+    embedded: Embedded,
+    learned: Iterable[bytes],
+    left_out: list[LeftOut],
+    watch: Callable[[int], object],
+) -> Iterator[tuple[str, str, bytes, Floats]]:
+    """Yield label, name, digest and row of each photo that was read and not learned; add the others to ``left_out``."""
+    digests = frozenset(learned)
+    for label, (name, digest, row) in zip(labels, embedded, strict=True):
         if isinstance(row, ImageError):
             left_out.append(LeftOut(name, label, "unreadable", str(row)))
-        elif digest in learned_digests:
-            left_out.append(LeftOut(name, label, "learned", "the classes have learned from it"))
         elif digest in digests:
-            left_out.append(LeftOut(name, label, "repeated", f"the same pixels as {digests[digest]}"))
+            left_out.append(LeftOut(name, label, "learned", "the classes have learned from it"))
         else:
-            digests[digest] = name
-            pending.append((label, name, row))
-        if len(pending) == _TOGETHER:
-            finish()
+            yield label, name, digest, row
         watch(1)
-    finish()
-    return answers, left_out, embeddings
 
 
 def _answer(result: ImageResult, label: str, name: str | None) -> Answer:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sar_infer.errors import ImageError
 from sar_infer.evaluation.html import write_page
-from sar_infer.images.thumbnail import thumbnail
+from sar_infer.images.thumbnail import file_of, picture_of
 
 SHOWN_OF_A_GROUP = 12
 """Photos of a group that the page shows and that its name is given to: the most typical ones."""
@@ -30,23 +29,14 @@ def write_groups(path: Path, content: Mapping[str, Any], names: Sequence[str], t
     """
 
     def photo(key: str) -> dict[str, Any]:
-        try:
-            return {"key": key, "path": _path(key), "picture": thumbnail(key) if _path(key) else None}
-        except ImageError:
-            return {"key": key, "path": _path(key), "picture": None}
+        return {"key": key, "path": file_of(key), "picture": picture_of(key)}
 
     groups = [
         {**group, "photos": [photo(key) for key in group["photos"][:SHOWN_OF_A_GROUP]]} for group in content["groups"]
     ]
     labels = [{**label, "photo": photo(label["photo"])} for label in content["labels"]]
-    data = {**content, "title": title, "names": names, "command": command, "groups": groups, "labels": labels}
+    data = {**content, "names": names, "command": command, "groups": groups, "labels": labels}
     write_page(path, "groups", title, data)
-
-
-def _path(key: str) -> str | None:
-    """Return the absolute path of a photo; None if its key names no file, as in a shard."""
-    path = Path(key)
-    return str(path.resolve()) if path.is_file() else None
 
 
 def group_rows(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -55,9 +45,9 @@ def group_rows(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (path, str(number))
         for number, group in enumerate(content["groups"], start=1)
         for key in group["photos"][:SHOWN_OF_A_GROUP]
-        if (path := _path(key))
+        if (path := file_of(key))
     ]
-    photos += [(path, "worth a label") for label in content["labels"] if (path := _path(label["photo"]))]
+    photos += [(path, "worth a label") for label in content["labels"] if (path := file_of(label["photo"]))]
     return [("", path, group) for path, group in photos]
 
 

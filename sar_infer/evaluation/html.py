@@ -6,11 +6,12 @@ import base64
 import hashlib
 import html
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sar_infer.errors import WriteError, one_line
+from sar_infer.errors import WriteError, one_line, reason_of
 from sar_infer.storage.files import write_atomically
 
 _SHELL = """<!doctype html>
@@ -78,8 +79,8 @@ def html_page(name: str, title: str, data: Any, style: str | None = None) -> str
     )
 
 
-def write_page(path: Path, name: str, title: str, data: Any, style: str | None = None) -> None:
-    """Write the file of `html_page`, whole or not at all.
+def write_page(path: Path, name: str, title: str, data: Mapping[str, Any], style: str | None = None) -> None:
+    """Write the file of `html_page`, whole or not at all; its data have the title.
 
     Args:
         path: The file; one that is already there is replaced.
@@ -91,10 +92,8 @@ def write_page(path: Path, name: str, title: str, data: Any, style: str | None =
     Raises:
         WriteError: The file cannot be written.
     """
-    content = html_page(name, title, data, style).encode()
+    content = html_page(name, title, {"title": title, **data}, style).encode()
     try:
         write_atomically(path, [content])
     except OSError as error:
-        raise WriteError(
-            f"{path}: cannot be written ({error.strerror or error}); free space, or name another file"
-        ) from None
+        raise WriteError(f"{path}: cannot be written ({reason_of(error)}); free space, or name another file") from None

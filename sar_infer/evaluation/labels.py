@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +16,9 @@ from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.class_model.labels import LabelIssues, label_issues
 from sar_infer.class_model.model import ClassModel, Rivals
-from sar_infer.errors import ImageError
 from sar_infer.evaluation.findings import Finding
 from sar_infer.evaluation.html import write_page
-from sar_infer.images.thumbnail import thumbnail
+from sar_infer.images.thumbnail import file_of, picture_of, short_name
 
 CONFUSED = 0.25
 """Share of the photos of a class that lie nearer to another class from which the pair is reported."""
@@ -96,7 +94,7 @@ class LabelCheck:
         """Return the line for people, which ends with the page, if any; None if there is nothing to show."""
         issues, parts = self.issues, []
         if issues:
-            first = ", ".join(f"{short(one.photo)} (like {one.suggested!r})" for one in issues[:_IN_A_LINE])
+            first = ", ".join(f"{short_name(one.photo)} (like {one.suggested!r})" for one in issues[:_IN_A_LINE])
             verb, more = "looks" if len(issues) == 1 else "look", ", …" * (len(issues) > _IN_A_LINE)
             parts.append(f"{len(issues):,} of {len(self.judged):,} photos {verb} like another class: {first}{more}")
         for pairs, text in ((self.twice, "in two classes"), (self.copies, "in training and test")):
@@ -123,11 +121,6 @@ class LabelCheck:
             for one in self.issues
         )
         return [*self.confused(), *wrong]
-
-
-def short(photo: str) -> str:
-    """Return the folder and the name of a file."""
-    return "/".join(Path(photo).parts[-2:])
 
 
 def check_new_photos(
@@ -205,11 +198,8 @@ def write_labels(path: Path, check: LabelCheck, title: str, command: str = "") -
     """
 
     def photo(name: str, label: str) -> dict[str, Any]:
-        file, picture = Path(name), None
-        location = str(file.absolute()) if file.is_file() else None
-        with contextlib.suppress(ImageError):
-            picture = location and thumbnail(location, _SIDE)
-        return {"name": short(name), "path": location, "label": label, "picture": picture}
+        shown = {"name": short_name(name), "path": file_of(name), "picture": picture_of(name, _SIDE)}
+        return shown | {"label": label}
 
     def typical(name: str) -> list[dict[str, Any]]:
         sure = np.setdiff1d(np.flatnonzero(check.labels == list(check.names).index(name)), check.result.doubtful)
@@ -220,7 +210,6 @@ def write_labels(path: Path, check: LabelCheck, title: str, command: str = "") -
     shown = issues[:_MOST_SHOWN]
     names = dict.fromkeys(name for one in shown for name in (one.label, one.suggested))
     data = {
-        "title": title,
         "command": command,
         "list": LIST,
         "judged": len(check.judged),

@@ -42,20 +42,8 @@ def write_evaluation(
     Raises:
         WriteError: The file cannot be written.
     """
-    write_page(path, "evaluation", title, page_data(evaluation, title, facts or {}, sources))
-
-
-def page_data(
-    evaluation: Evaluation, title: str, facts: Mapping[str, str], sources: Callable[[str], ImageSource] = str
-) -> dict[str, Any]:
-    """Return what the page shows; arguments as of `write_evaluation`."""
     answerable = [answer for answer in evaluation.answers if not answer.absent]
-    names = sorted(result.name for result in evaluation.per_class)
-    numbers = {name: number for number, name in enumerate(names)}
-    cells: dict[tuple[int, int], int] = {}
-    for answer in answerable:
-        cell = numbers[answer.label], numbers.get(answer.answer, len(names))
-        cells[cell] = cells.get(cell, 0) + 1
+    names, cells = evaluation.confusion
     by_name = {answer.image: answer for answer in answerable}
     mistakes = sorted((answer for answer in answerable if not answer.right), key=lambda answer: -answer.score)
     pairs = [pair for at, pair in enumerate(evaluation.confused[:MOST_PAIRS]) if pair.count > 1 or at < _FEW_PAIRS]
@@ -66,9 +54,8 @@ def page_data(
     content = dataclasses.asdict(
         dataclasses.replace(evaluation, answers=(), confused=(), left_out=(), label_check=None, photo_curve=None)
     )
-    return content | {
-        "title": title,
-        "facts": dict(facts),
+    content |= {
+        "facts": dict(facts or {}),
         "names": names,
         "cells": [[row, column, count] for (row, column), count in sorted(cells.items())],
         "photos": [_photo(by_name[image], sources) for image in order],
@@ -84,6 +71,7 @@ def page_data(
             for kind in ("learned", "repeated", "unreadable")
         },
     }
+    write_page(path, "evaluation", title, content)
 
 
 def _curve(evaluation: Evaluation) -> list[tuple[float, float]]:

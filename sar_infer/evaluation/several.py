@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from sar_infer.classify.decision import Decision
-from sar_infer.errors import ImageError, InputError, reason_of
-from sar_infer.evaluation.evaluation import LeftOut
+from sar_infer.errors import InputError, reason_of
+from sar_infer.evaluation.evaluation import LeftOut, unlearned
 from sar_infer.evaluation.html import write_page
 from sar_infer.evaluation.reading import Embedded
+from sar_infer.evaluation.text import table
 from sar_infer.images.inputs import folders
 from sar_infer.images.load import ImageSource
-from sar_infer.images.thumbnail import thumbnail
+from sar_infer.images.thumbnail import picture_of, short_name
 from sar_infer.measures import Share, average_precision
 from sar_infer.results import ImageResult, Label
 
@@ -130,11 +131,10 @@ def evaluate_several(
     decide: Decision,
     columns: Mapping[str, str | None],
     learned: Iterable[bytes],
+    classes: int,
     watch: Callable[[int], object],
-) -> tuple[list[tuple[str, set[str], ImageResult]], list[LeftOut]]:
-    """Return image, classes and result of each photo, and the photos that are left out.
-
-    Photos of the same pixels count once, with the labels of all.
+) -> SeveralEvaluation:
+    """Evaluate answers for photos; photos of the same pixels count once, with the labels of all.
 
     Args:
         labels: Labels by photo.
@@ -142,44 +142,30 @@ def evaluate_several(
         decide: Makes results of the rows of crops, of all classes.
         columns: The class of each label; None for one that is no class.
         learned: Digests of photos that the classes have learned from.
+        classes: Number of classes to choose from.
         watch: Called with the number of photos done since the last call.
-    """
-    photos, known = dict[bytes, tuple[str, set[str], ImageResult]](), frozenset(learned)
-    left_out: list[LeftOut] = []
-    for names, (image, digest, rows) in zip(labels.values(), embed([*labels]), strict=True):
-        shown = {name for label in names if (name := columns[label]) is not None}
-        if isinstance(rows, ImageError):
-            left_out.append(LeftOut(image, _BETWEEN.join(names), "unreadable", str(rows)))
-        elif digest in known:
-            left_out.append(LeftOut(image, _BETWEEN.join(names), "learned", "the classes have learned from it"))
-        elif digest in photos:
-            photos[digest][1].update(shown)
-        else:
-            photos[digest] = image, shown, next(decide(rows, [image]))
-        watch(1)
-    return [*photos.values()], left_out
-
-
-def summarised(
-    photos: Sequence[tuple[str, set[str], ImageResult]],
-    classes: int,
-    other_labels: Sequence[str],
-    left_out: Sequence[LeftOut],
-) -> SeveralEvaluation:
-    """Return the figures of photos, as `evaluate_several` returns them.
 
     Raises:
         InputError: No photo shows one of the classes.
     """
-    names = sorted({name for _, shown, _ in photos for name in shown})
+    photos, left_out = dict[bytes, tuple[str, set[str], ImageResult]](), list[LeftOut]()
+    texts = map(_BETWEEN.join, labels.values())
+    for _, image, digest, rows in unlearned(texts, embed([*labels]), learned, left_out, watch):
+        shown = {name for label in labels[image] if (name := columns[label]) is not None}
+        if digest in photos:
+            photos[digest][1].update(shown)
+        else:
+            photos[digest] = image, shown, next(decide(rows, [image]))
+    names = sorted({name for _, shown, _ in photos.values() for name in shown})
     if not names:
         raise InputError("no photo shows one of the classes to choose from; name folders or labels like classes")
-    answers = [SeveralAnswer(image, tuple(sorted(shown)), result.labels or ()) for image, shown, result in photos]
-    by_name = [{one.label: one.score for one in result.predictions} for *_, result in photos]
-    scores = np.array([[of_photo[name] for name in names] for of_photo in by_name])
-    shows = np.array([[name in answer.labels for name in names] for answer in answers])
+    answers = [SeveralAnswer(image, tuple(sorted(shown)), one.labels or ()) for image, shown, one in photos.values()]
+    by_name = [{one.label: one.score for one in result.predictions} for *_, result in photos.values()]
     said = [{one.label for one in answer.answers} for answer in answers]
-    yes = np.array([[name in of_photo for name in names] for of_photo in said])
+    scores = np.array([[of_photo[name] for name in names] for of_photo in by_name])
+    shows, yes = (
+        np.array([[name in of for name in names] for of in every]) for every in ((a.labels for a in answers), said)
+    )
     per_class = [
         SeveralClass(
             name,
@@ -189,19 +175,16 @@ def summarised(
         )
         for column, name in enumerate(names)
     ]
-    empty, missed = (
-        Share.of_flags([not of_photo for of_photo, one in zip(said, answers, strict=True) if bool(one.labels) is some])
-        for some in (False, True)
-    )
+    is_empty = np.array([not of_photo for of_photo in said])
     return SeveralEvaluation(
         classes,
         Share.of_count(int((yes & shows).sum()), sum(map(len, said))),
         Share.of_flags(yes[shows]),
         float(np.mean([one.average_precision for one in per_class])),
-        empty,
-        missed,
+        Share.of_flags(is_empty[~shows.any(axis=1)]),
+        Share.of_flags(is_empty[shows.any(axis=1)]),
         tuple(sorted(per_class, key=lambda one: (one.average_precision, one.name))),
-        tuple(other_labels),
+        tuple(sorted(name for name, column in columns.items() if column is None)),
         tuple(answers),
         tuple(left_out),
     )
@@ -219,12 +202,19 @@ def several_lines(evaluation: SeveralEvaluation) -> Iterator[str]:
     yield f"                        {evaluation.missed} of the others"
     if evaluation.other_labels:
         yield f"labels of no class      {', '.join(evaluation.other_labels)}"
-    width = max(5, *(len(one.name) for one in evaluation.per_class))
-    yield from ("", f"{'class':<{width}}  average precision  precision  recall  photos")
-    for one in evaluation.per_class:
-        precision = "-" if one.precision is None else f"{one.precision.share:.1%}"
-        recall, of = ("-", 0) if one.recall is None else (f"{one.recall.share:.1%}", one.recall.of)
-        yield f"{one.name:<{width}}  {one.average_precision:17.1%}  {precision:>9}  {recall:>6}  {of:6,}"
+    yield ""
+    yield from table(
+        ("class", "average precision", "precision", "recall", "photos"),
+        [
+            (
+                one.name,
+                f"{one.average_precision:.1%}",
+                *(share and f"{share.share:.1%}" for share in (one.precision, one.recall)),
+                f"{one.recall.of:,}" if one.recall else "0",
+            )
+            for one in evaluation.per_class
+        ],
+    )
 
 
 def write_several(path: Path, evaluation: SeveralEvaluation, title: str, facts: Mapping[str, str]) -> None:
@@ -234,18 +224,19 @@ def write_several(path: Path, evaluation: SeveralEvaluation, title: str, facts: 
         WriteError: The file cannot be written.
     """
     mistakes = [one for one in evaluation.answers if {*one.labels} != {answer.label for answer in one.answers}]
+    content = figures(evaluation) | {"facts": dict(facts), "mistakes": len(mistakes)}
+    write_page(path, "several", title, content | {"shown": [*map(_photo, mistakes[:_MOST_SHOWN])]}, style="evaluation")
+
+
+def figures(evaluation: SeveralEvaluation) -> dict[str, Any]:
+    """Return all but the photos as JSON values."""
     content = dataclasses.asdict(dataclasses.replace(evaluation, answers=(), left_out=()))
-    shown = {"title": title, "facts": dict(facts), "photos": len(evaluation.answers), "mistakes": len(mistakes)}
-    shown["shown"] = [_photo(one) for one in mistakes[:_MOST_SHOWN]]
-    write_page(path, "several", title, content | shown, style="evaluation")
+    del content["answers"], content["left_out"]
+    return content | {"photos": len(evaluation.answers)}
 
 
 def _photo(answer: SeveralAnswer) -> dict[str, Any]:
-    try:
-        picture = thumbnail(answer.image, _SIDE)
-    except ImageError:
-        picture = None
-    return _plain(answer) | {"image": "/".join(Path(answer.image).parts[-2:]), "picture": picture}
+    return _plain(answer) | {"image": short_name(answer.image), "picture": picture_of(answer.image, _SIDE)}
 
 
 def _plain(answer: SeveralAnswer) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from sar_infer.evaluation.curve import curve_lines
 from sar_infer.evaluation.evaluation import Evaluation, LeftOut
@@ -12,6 +12,7 @@ WIDTH = 100
 _MOST_CLASSES = 20
 _MOST_PAIRS = 10
 _LONGEST = 24
+_NUMERIC = "0123456789+-~·"
 
 
 def text_lines(evaluation: Evaluation, width: int = WIDTH) -> Iterator[str]:
@@ -80,22 +81,29 @@ def _trade(evaluation: Evaluation) -> Iterator[str]:
     rows = [(one.threshold, f"up to {one.false_alarms:.0%}", one.known, one.unknown_images) for one in unknowns.trade]
     if unknowns.threshold is not None:
         rows.append((unknowns.threshold, "now", unknowns.known, unknowns.unknown_images))
-    heads = "false alarms of these photos", "other photos found"
-    yield from ("", f"{'threshold':>20}  {heads[0]:<51}  {heads[1]}")
-    for threshold, mark, known, others in sorted(rows, key=lambda row: -row[0]):
-        yield f"{mark:<9}  {threshold:>9.3f}  {known!s:<51}  {others}"
+    rows.sort(key=lambda row: -row[0])
+    heads = ("", "threshold", "false alarms of these photos", "other photos found")
+    yield ""
+    yield from table(heads, [(mark, f"{at:.3f}", known, others) for at, mark, known, others in rows])
 
 
 def _classes(evaluation: Evaluation) -> Iterator[str]:
     shown = evaluation.per_class[:_MOST_CLASSES]
-    name_width = max(5, *(len(_cut(result.name)) for result in shown))
-    yield from ("", f"{'class':<{name_width}}  accuracy  95 % interval  right of photos  answered  most often called")
-    for result in shown:
-        share = result.accuracy
-        yield (
-            f"{_cut(result.name):<{name_width}}  {share.share:8.1%}  {share.interval:>13}  "
-            f"{f'{share.count:,} of {share.of:,}':>15}  {result.answered:8,}  {_cut(result.taken_for or '-')}"
-        )
+    yield ""
+    yield from table(
+        ("class", "accuracy", "95 % interval", "right of photos", "answered", "most often called"),
+        [
+            (
+                _cut(one.name),
+                f"{one.accuracy.share:.1%}",
+                one.accuracy.interval,
+                f"{one.accuracy.count:,} of {one.accuracy.of:,}",
+                f"{one.answered:,}",
+                one.taken_for and _cut(one.taken_for),
+            )
+            for one in shown
+        ],
+    )
     if rest := len(evaluation.per_class) - len(shown):
         yield f"and {rest:,} classes that do better (--format json or --html lists all)"
 
@@ -112,27 +120,25 @@ def _pairs(evaluation: Evaluation) -> Iterator[str]:
 
 def _matrix(evaluation: Evaluation, width: int) -> Iterator[str]:
     """Yield the confusion matrix: a row for each class with photos, a column for each, and one for other answers."""
-    names = sorted(result.name for result in evaluation.per_class)
-    number_of = {name: number for number, name in enumerate(names)}
-    counts = Counter(
-        (answer.label, number_of.get(answer.answer, len(names))) for answer in evaluation.answers if not answer.absent
-    )
-    others = any(column == len(names) for _, column in counts)
-    heads = [*(str(number) for number in range(1, len(names) + 1)), *(["other"] if others else [])]
-    cells = [[counts[name, column] for column in range(len(heads))] for name in names]
-    widths = [max(len(head), *(len(f"{row[column]}") for row in cells)) + 1 for column, head in enumerate(heads)]
-    labels = [f"{number} {_cut(name)}" for number, name in enumerate(names, 1)]
-    label_width = max(map(len, labels))
-    if len(names) < 2 or label_width + sum(widths) > width:
-        return
-    yield from ("", "matrix: a row for each class, a column for each answer")
-    yield " " * label_width + _row(heads, widths)
-    for label, row in zip(labels, cells, strict=True):
-        yield f"{label:<{label_width}}" + _row([str(count) if count else "·" for count in row], widths)
+    names, counts = evaluation.confusion
+    last = len(names) + any(column == len(names) for _, column in counts)
+    rows = [
+        (f"{row + 1} {_cut(name)}", *(f"{counts[row, column] or '·'}" for column in range(last)))
+        for row, name in enumerate(names)
+    ]
+    lines = [*table(["", *map(str, range(1, len(names) + 1)), "other"][: last + 1], rows, " ")]
+    if len(names) > 1 and max(map(len, lines)) <= width:
+        yield from ("", "matrix: a row for each class, a column for each answer", *lines)
 
 
-def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]], gap: str = "  ") -> Iterator[str]:
+    """Yield a head and a line for each row: numbers to the right, the first column and words to the left."""
+    texts = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    columns = [*zip(heads, *texts, strict=True)]
+    words = [not number or not all(cell[:1] in _NUMERIC for cell in of[1:]) for number, of in enumerate(columns)]
+    sizes = [f"{'<' if left else '>'}{max(map(len, of))}" for left, of in zip(words, columns, strict=True)]
+    for row in (heads, *texts):
+        yield gap.join(f"{cell:{size}}" for cell, size in zip(row, sizes, strict=True)).rstrip()
 
 
 def _cut(name: str) -> str:

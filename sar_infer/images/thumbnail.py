@@ -16,12 +16,18 @@ SIDE = 160
 _QUALITY = 80
 
 
-def picture_of(source: ImageSource) -> str | None:
+def picture_of(source: ImageSource, side: int = SIDE) -> str | None:
     """Return `thumbnail`; None for a photo that cannot be read."""
     try:
-        return thumbnail(source)
+        return thumbnail(source, side)
     except ImageError:
         return None
+
+
+def file_of(photo: str) -> str | None:
+    """Return the absolute path of a photo; None if its name is that of no file, as in a shard."""
+    path = Path(photo)
+    return str(path.absolute()) if path.is_file() else None
 
 
 def short_name(photo: str) -> str:

@@ -196,7 +196,7 @@ def table(record: dict[str, Any], out: Path, page: Path | None = None) -> str:
         lines += _lines({label: measures["images"] for label, measures in ways.items()}, columns)
     if class_model:
         from sar_infer.bundle.card import expectation
-        from sar_infer.evaluation import encoder_hint
+        from sar_infer.evaluation.compare import encoder_hint
 
         lines += ["", *textwrap.wrap(expectation(class_model), 100)]
         lines += ["", *textwrap.wrap(compared(class_model["comparison"]), 100)]

@@ -460,7 +460,7 @@ def _checks(content: bytes, classifier: Classifier, classes: ClassSet, *, batch:
     column = {name: position for position, name in enumerate(classes.names)}
     cosines, differences, others = [], [], 0
     for image in _images(manifest.preprocess, manifest.self_test.seed):
-        own = classifier.encode([to_input(Image.fromarray(image), manifest.preprocess)])
+        own = classifier.embed_inputs([to_input(Image.fromarray(image), manifest.preprocess)])
         inputs = np.stack([image, image[::-1]]) if batch else image
         scores, answer, unknown, rows, _ = session.run(OUTPUTS, {"image": inputs})
         (ours,) = classifier.scores(classifier.logits(own, classes))
@@ -483,7 +483,7 @@ def _checks_of_several(content: bytes, classifier: Classifier, classes: ClassSet
     session, decide = _session(content), classifier.decide(classes, len(classes.names), DecisionOptions(several=True))
     cosines, differences, others = [], [], 0
     for image in _images(manifest.preprocess, manifest.self_test.seed):
-        own = classifier.encode([crops_to_input(Image.fromarray(image), manifest.preprocess)])
+        own = classifier.embed_inputs([crops_to_input(Image.fromarray(image), manifest.preprocess)])
         inputs = np.stack([image, image[::-1]]) if batch else image
         scores, labels, crops, unknown, rows, _ = session.run(OUTPUTS_OF_SEVERAL, {"image": inputs})
         by_image = np.swapaxes(rows.reshape(size, -1, rows.shape[1]), 0, 1)

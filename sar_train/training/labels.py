@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from sar_infer.errors import WriteError
-from sar_infer.evaluation import LIST, LabelCheck, write_labels
+from sar_infer.evaluation.labels import LIST, LabelCheck, write_labels
 from sar_train.data.dataset import Split
 from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DataError, RunError

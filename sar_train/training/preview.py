@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sar_infer.evaluation import Finding, LabelCheck, duplicates
+from sar_infer.evaluation.findings import Finding, duplicates
+from sar_infer.evaluation.labels import LabelCheck
 from sar_train.config.run import RunConfig
 from sar_train.data.dataset import DEMO, SPLITS
 from sar_train.data.features import Features, PhotoFeatures

@@ -189,7 +189,7 @@ def test_taught_classes_rank_as_in_the_bank_that_is_written(form: str, count: in
     file, question, written = tmp_path / "one.onnx", tmp_path / "question.json", tmp_path / "taught.safetensors"
     write_one_file(classifier.bundle, bank, file)
     images = [to_input(Image.fromarray(soft(50, 30 + n)), PREPROCESS) for n in range(4)]
-    rows = classifier.encode(images)
+    rows = classifier.embed_inputs(images)
     classes = {f"new {n}": unit(20 + n, 2 + n).tolist() for n in range(count)}
     decide = classifier.class_set(bank=bank)
     unknown = decide.linear.unknown.scores(rows)[:, np.newaxis]

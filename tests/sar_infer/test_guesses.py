@@ -211,9 +211,9 @@ def test_changes_are_in_the_bank_file(fitted: Classifier, tmp_path: Path) -> Non
 def test_examples_are_embedded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sar_infer.classifier.photo_cache", cache.RecentCache())
     shutil.copytree(TRAIN / "hat", tmp_path / "hat")
-    classifier, embedded, encode = Classifier(device="cpu"), list[object](), Classifier.encode
+    classifier, embedded, encode = Classifier(device="cpu"), list[object](), Classifier.embed_inputs
     monkeypatch.setattr(
-        Classifier, "encode", lambda self, images, *rest: embedded.extend(images) or encode(self, images)
+        Classifier, "embed_inputs", lambda self, images, *rest: embedded.extend(images) or encode(self, images)
     )
     first = classifier.embed_photos(sorted((tmp_path / "hat").iterdir()))
     assert len(embedded) == 16

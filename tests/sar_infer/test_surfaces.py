@@ -20,7 +20,7 @@ from support.servers import local_server
 from sar_infer import Classifier, ClassNameError
 from sar_infer.bank import ClassBank, set_class
 from sar_infer.cli.bank import main
-from sar_infer.evaluation import FindingWarning
+from sar_infer.evaluation.findings import FindingWarning
 from sar_infer.server.settings import Settings
 from sar_infer.storage.files import owned
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from sar_infer.cli.options import (
     format_option,
     one_blas_thread,
     option,
+    progress_bar,
     read_classes,
     reported,
     together,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sar_infer.bundle.bank_file import BankFile
     from sar_infer.bundle.bundle import Bundle
     from sar_infer.classifier import Classifier
-    from sar_infer.evaluation import Finding
+    from sar_infer.evaluation.findings import Finding
     from sar_infer.text.names import Phrases
 
 
@@ -299,12 +299,8 @@ def counted(
     chunks: Iterable[Chunk], total: int, label: str, size: Callable[[Chunk], int] = len, hidden_up_to: int = 64
 ) -> Iterator[Chunk]:
     """Yield the chunks; on a terminal, show a bar that counts their items if there are more than ``hidden_up_to``."""
-    started = time.perf_counter()
-    hidden = total <= hidden_up_to or not sys.stderr.isatty()
-    with click.progressbar(
-        length=total, label=label, file=sys.stderr, hidden=hidden, show_pos=True, item_show_func=_rate
-    ) as bar:
-        done = 0
+    started, done = time.perf_counter(), 0
+    with progress_bar(total, label, hidden_up_to, item_show_func=_rate) as bar:
         for chunk in chunks:
             yield chunk
             done += size(chunk)

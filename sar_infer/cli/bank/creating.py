@@ -71,7 +71,8 @@ def create(
     from sar_infer.classify.fitting import enough
     from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels
     from sar_infer.encoders.cache import photo_cache
-    from sar_infer.evaluation import LIST, encoder_hint
+    from sar_infer.evaluation.compare import encoder_hint
+    from sar_infer.evaluation.labels import LIST
     from sar_infer.storage.files import owned
     from sar_infer.text.names import name_key
 

@@ -33,7 +33,7 @@ from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
-    from sar_infer.evaluation import Finding
+    from sar_infer.evaluation.findings import Finding
     from sar_infer.text.names import Phrases
 
 _MOST_SHOWN = 20
@@ -91,7 +91,8 @@ def add(  # noqa: PLR0913 - one for each option
     from sar_infer.bank.edits import texts_to_embed
     from sar_infer.classify.fitting import fit_advice
     from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels, spelling
-    from sar_infer.evaluation import LIST, name_findings
+    from sar_infer.evaluation.findings import name_findings
+    from sar_infer.evaluation.labels import LIST
 
     before = before_change(arguments, may_be_missing=True)
     named = read_phrases(names, classes, before.classifier.check_name if photos_only else len)

@@ -37,8 +37,16 @@ def evaluate(arguments: BankArguments, *, photos: Sequence[str], several: bool, 
     Exit code: 0 if all photos were read; 1 if a photo could not be read; 2 if nothing was evaluated.
     """
     from sar_infer.bundle.bundle import bundle_name
-    from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, of_training, report, report_several
-    from sar_infer.evaluation import bank_curve
+    from sar_infer.cli.evaluating import (
+        check_page,
+        evaluated,
+        evaluated_several,
+        labelled_photos,
+        of_training,
+        report,
+    )
+    from sar_infer.evaluation.curve import bank_curve
+    from sar_infer.evaluation.several import labels_of
 
     if several and curve:
         raise Refusal("--curve is for photos of one class each; leave out --several")
@@ -51,12 +59,11 @@ def evaluate(arguments: BankArguments, *, photos: Sequence[str], several: bool, 
         "photos": ", ".join(photos),
     }
     if several:
-        sys.exit(report_several(workspace.classifier, photos, lookup, arguments.form, html, title, facts))
+        measured = evaluated_several(workspace.classifier, labels_of(photos, lookup))
+        sys.exit(report(measured, arguments.form, html, title, facts))
     evaluation = evaluated(workspace.classifier, labelled_photos(photos, lookup))
     if curve and evaluation.label_check is not None:
-        scale = workspace.bundle.manifest.logit_scale
-        measured = bank_curve(workspace.bank, evaluation.label_check, scale)
-        evaluation = dataclasses.replace(evaluation, photo_curve=measured)
+        of_bank = bank_curve(workspace.bank, evaluation.label_check, workspace.bundle.manifest.logit_scale)
+        evaluation = dataclasses.replace(evaluation, photo_curve=of_bank)
     training = of_training(evaluation, workspace.bundle, workspace.bank)
-    failed = report(evaluation, arguments.form, html, title, facts, training=training)
-    sys.exit(min(1, failed))
+    sys.exit(report(evaluation, arguments.form, html, title, facts, training=training))

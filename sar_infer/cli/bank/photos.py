@@ -16,7 +16,8 @@ from sar_infer.images.inputs import is_class_list, left_out_line, read_class_lis
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
-    from sar_infer.evaluation import LabelCheck, ReadPhotos
+    from sar_infer.evaluation.labels import LabelCheck
+    from sar_infer.evaluation.reading import ReadPhotos
     from sar_infer.text.names import Phrases
 
     Files = Mapping[str, Sequence[str]]
@@ -108,7 +109,7 @@ def already_counted(bank: ClassBank, photos: ReadPhotos) -> list[tuple[str, str,
 
 def checked(workspace: Workspace, photos: ReadPhotos) -> LabelCheck:
     """Print which photos are left out, and check the labels of the others."""
-    from sar_infer.evaluation import check_new_photos
+    from sar_infer.evaluation.labels import check_new_photos
 
     bank = workspace.bank
     for name, path, why in [*already_counted(bank, photos), *photos.repeats]:
@@ -131,7 +132,7 @@ def report_labels(arguments: BankArguments, check: LabelCheck, command: str, *, 
         Refusal: There are such photos, with ``strict``.
         WriteError: The page cannot be written.
     """
-    from sar_infer.evaluation import write_labels
+    from sar_infer.evaluation.labels import write_labels
 
     page = arguments.file.with_name(f"{arguments.file.stem}-labels.html")
     if line := check.line(page):

@@ -40,7 +40,7 @@ def suggest(arguments: BankArguments, *, photos: Sequence[str], html: Path | Non
 
     Exit code: 0 if all photos were read; 1 if a photo could not be read; 2 if nothing was suggested.
     """
-    from sar_infer.evaluation import group_lines, group_rows, write_groups
+    from sar_infer.evaluation.groups import group_lines, group_rows, write_groups
 
     page = html or Path(f"{arguments.file.stem}-groups.html")
     if page.is_dir() or not page.parent.is_dir() or page.suffix == ".csv":

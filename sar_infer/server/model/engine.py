@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from sar_infer.bundle.bundle import default_bundle, on_hub, open_bundle
+from sar_infer.bundle.bundle import default_bundle, is_shipped, on_hub, open_bundle
 from sar_infer.classifier import Classifier
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.encoders.precision import choose
@@ -68,7 +68,7 @@ class Engine:
         self.provider = classifier.start(names=True) if processes is None else processes.provider
         alone = processes is not None or sizes.max_batch == 1
         self._decoders = None if alone else ThreadPoolExecutor(sizes.decoders, "decoder")
-        encode = lambda inputs, _: classifier.encode(inputs)  # noqa: E731
+        encode = lambda inputs, _: classifier.embed_inputs(inputs)  # noqa: E731
         computer = Computer(self.bundle.manifest.preprocess, limits, encode, sizes.max_batch, self._decoders)
         self.workers: Workers = processes or Threads(computer, sizes.workers)
         self.line = Line(self.workers, sizes, limits.image_seconds, metrics)
@@ -89,7 +89,8 @@ class Engine:
                 pixels than the settings allow.
             SarInferError: the bank cannot be used, see ``Banks``.
         """
-        location = default_bundle() if settings.bundle is None else settings.bundle
+        location = settings.bundle or default_bundle()
+        location = default_bundle() if is_shipped(location) else location
         bundle = open_bundle(location if on_hub(location) else Path(location).resolve())
         manifest = bundle.manifest
         if (least := manifest.preprocess.size**2) > settings.limits.pixels:
@@ -116,7 +117,7 @@ class Engine:
             if processes is None:
                 classifier.start(names=True, self_test=True)
                 if planned.max_batch > 1:  # a graph may fail, or never end, only in batches
-                    classifier.encode([classifier.self_test.pixels] * planned.max_batch, TRIAL_SECONDS)
+                    classifier.embed_inputs([classifier.self_test.pixels] * planned.max_batch, TRIAL_SECONDS)
             else:
                 classifier.start_names(self_test=True)
                 classifier.close_images()

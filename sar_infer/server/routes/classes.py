@@ -16,7 +16,8 @@ from sar_infer.bank import ClassBank, Entry, PhotoSet, Step, put_classes, remove
 from sar_infer.bank.edits import ahead, steps_back, texts_to_embed
 from sar_infer.classify.fitting import fit_advice
 from sar_infer.errors import InputError
-from sar_infer.evaluation import Finding, check_new_photos, name_findings
+from sar_infer.evaluation.findings import Finding, name_findings
+from sar_infer.evaluation.labels import check_new_photos
 from sar_infer.server.model.banks import BUSY_SECONDS, in_thread
 from sar_infer.server.model.engine import values_of
 from sar_infer.server.model.line import ImageInput

@@ -16,7 +16,7 @@ from support.bank_commands import Command
 
 from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main
-from sar_infer.evaluation import write_page
+from sar_infer.evaluation.html import write_page
 
 run = Command(main)
 CLOTHES = Path(__file__).parents[3] / "examples" / "clothes"

@@ -230,9 +230,9 @@ def test_several_banks_rank_each_image_by_one_encoding(folder: Path, monkeypatch
     for bank in (shop, zoo):
         alone[bank[1][:-12]] = objects(run(*call, *bank, "--format", "jsonl"))
     encoded_images: list[int] = []
-    encode = Classifier.encode
+    encode = Classifier.embed_inputs
     monkeypatch.setattr(
-        Classifier, "encode", lambda self, pixels: encoded_images.append(len(pixels)) or encode(self, pixels)
+        Classifier, "embed_inputs", lambda self, pixels: encoded_images.append(len(pixels)) or encode(self, pixels)
     )
     together = objects(run(*call, *shop, *zoo, "--format", "jsonl"))
     assert sum(encoded_images) == 2

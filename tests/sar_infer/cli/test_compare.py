@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 from safetensors.numpy import load_file
 from support.bank_commands import paint_folders
 from support.browser import CONTRASTS, PHONE, WIDTHS
@@ -57,9 +58,9 @@ def test_bundles_are_measured_on_the_photos_that_all_can_read(folder: Path, bund
 def test_embeddings_and_costs_are_kept_and_shared_with_create(folder: Path, bundle_path: Path) -> None:
     words = (bundle_path, "--photos", folder, "--cache", "cache", "--format", "json")
     with pytest.MonkeyPatch.context() as patch:
-        encode = Classifier.encode
+        encode = Classifier.embed_inputs
         calls: list[int] = []
-        patch.setattr(Classifier, "encode", lambda self, some: calls.append(len(some)) or encode(self, some))
+        patch.setattr(Classifier, "embed_inputs", lambda self, some: calls.append(len(some)) or encode(self, some))
         first = run(*words).stdout
         assert sum(calls) == len([*folder.glob("*/*.png")])
         photo_cache._values.clear()
@@ -78,7 +79,7 @@ def test_embeddings_and_costs_are_kept_and_shared_with_create(folder: Path, bund
 
 
 def test_an_interrupt_keeps_what_is_there(folder: Path, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encode, calls = Classifier.encode, list[int]()
+    encode, calls = Classifier.embed_inputs, list[int]()
 
     def interrupted(self: Classifier, images: list[Any]) -> Any:
         calls.append(len(images))
@@ -86,7 +87,7 @@ def test_an_interrupt_keeps_what_is_there(folder: Path, bundle_path: Path, monke
             raise KeyboardInterrupt
         return encode(self, images)
 
-    monkeypatch.setattr(Classifier, "encode", interrupted)
+    monkeypatch.setattr(Classifier, "embed_inputs", interrupted)
     run(bundle_path, "--photos", folder, "--cache", "cache", code=130)
     (path,) = Path("cache").iterdir()
     assert len(load_file(path)["rows"]) == calls[0] == 16
@@ -112,6 +113,22 @@ def test_the_page_shows_photos_that_only_one_gets_right(
         assert page.locator("#sides img").count() > 0
         assert complaints == []
         context.close()
+
+
+def test_several_are_evaluated_as_by_a_bank_of_the_same_photos(folder: Path, bundle_path: Path) -> None:
+    first, second = sorted(folder.iterdir())[:2]
+    halves = [np.asarray(Image.open(one / "0.png")) for one in (first, second)]
+    Image.fromarray(np.concatenate(halves, 1)).save("pair.png")
+    Path("labels.csv").write_text(f"path,labels\npair.png,{first.name}|{second.name}\n")
+    words = ("--several", "labels.csv", "--html", "page.html")
+    (of,) = json.loads(run(bundle_path, "--photos", folder, *words, "--format", "json").stdout)["bundles"]
+    for line in (f"create b.safetensors --photos {folder}", "evaluate b.safetensors --photos labels.csv --several"):
+        result = CliRunner().invoke(bank, [*line.split(), "--format", "json"])
+    expected = json.loads(result.stdout)
+    assert of["several"] == {key: expected.get(key) for key in of["several"]} | {"photos": 1}
+    assert of["several"]["recall"]["of"] == 2
+    assert "several" in Path("page.html").read_text()
+    assert "1 other photos" in run(bundle_path, "--photos", folder, *words).stdout
 
 
 def test_a_call_that_cannot_be_carried_out_is_one_line(folder: Path, bundle_path: Path) -> None:

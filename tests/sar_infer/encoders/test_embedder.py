@@ -53,11 +53,11 @@ def test_threads_that_share_it_get_each_their_own_rows(bundle_path: Path) -> Non
 
     def embed(number: int) -> tuple[np.ndarray, np.ndarray]:
         start.wait()
-        return shared.encode([*PIXELS[number * 5 :][:5]]), shared.embed_names(names[number])
+        return shared.embed_inputs([*PIXELS[number * 5 :][:5]]), shared.embed_names(names[number])
 
     with ThreadPoolExecutor(threads) as pool:
         results = list(pool.map(embed, range(threads)))
-    expected = fresh(bundle_path).encode([*PIXELS])
+    expected = fresh(bundle_path).embed_inputs([*PIXELS])
     for number, (images, of_names) in enumerate(results):
         np.testing.assert_allclose(images, expected[number * 5 :][:5], atol=1e-5)
         np.testing.assert_allclose(of_names, name_rows(names[number]), atol=1e-6)
@@ -69,7 +69,7 @@ def test_stop_ends_a_call_that_runs_and_all_later_ones(bundle_copy: Path, encode
     classifier = fresh(bundle_copy)
     classifier.start(names=True)
     calls = {
-        IMAGE_ENCODER: lambda: classifier.encode([PIXELS[0]]),
+        IMAGE_ENCODER: lambda: classifier.embed_inputs([PIXELS[0]]),
         NAME_ENCODER: lambda: classifier.embed_names(["owl"]),
     }
     with ThreadPoolExecutor(1) as pool:

@@ -144,6 +144,6 @@ def test_the_best_is_named_and_what_is_level_and_cheaper() -> None:
 
 def test_other_encoders_are_mentioned_where_the_one_for_trials_is_not_enough() -> None:
     line = encoder_hint("sar-mini", 0.6, "my photos")
-    assert line is not None and line.endswith("BUNDLE --photos 'my photos'")
+    assert line is not None and line.endswith(": sar-bundle compare sar-mini BUNDLE --photos 'my photos'")
     assert encoder_hint("sar-mini", 0.95) is None
     assert encoder_hint("ViT-B-16", 0.6) is None

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from sar_infer.evaluation import Answer, Evaluation, LeftOut, evaluate, left_out_lines, text_lines
+from sar_infer.evaluation.evaluation import Answer, Evaluation, LeftOut, evaluate
+from sar_infer.evaluation.text import left_out_lines, text_lines
 from sar_infer.measures import wilson
 
 NAMES = ("ant", "bee", "cat", "dog")

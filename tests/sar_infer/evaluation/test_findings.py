@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sar_infer import Classifier
-from sar_infer.evaluation import duplicates
-from sar_infer.evaluation.findings import too_long
+from sar_infer.evaluation.findings import duplicates, too_long
 
 
 @pytest.mark.parametrize(

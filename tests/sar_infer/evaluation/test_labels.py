@@ -16,7 +16,7 @@ from support.browser import CONTRASTS, PHONE, WIDTHS
 from sar_infer import ClassBank, Classifier
 from sar_infer import bank as banks
 from sar_infer.bank import PhotoSet
-from sar_infer.evaluation import LabelCheck, check_new_photos, write_labels
+from sar_infer.evaluation.labels import LabelCheck, check_new_photos, write_labels
 from sar_infer.images.inputs import read_excluded
 
 DIM = 512

@@ -15,7 +15,10 @@ from PIL import Image
 from support.browser import CONTRASTS, PHONE, WIDTHS
 
 from sar_infer.errors import WriteError
-from sar_infer.evaluation import Answer, Evaluation, Finding, evaluate, html_page, write_evaluation, write_page
+from sar_infer.evaluation.evaluation import Answer, Evaluation, evaluate
+from sar_infer.evaluation.findings import Finding
+from sar_infer.evaluation.html import html_page, write_page
+from sar_infer.evaluation.page import write_evaluation
 
 ATTACK = "</script><img src=x onerror=document.title='taken'>\u2028<!--"
 NAMES = ("hat", ATTACK, "\u202egnp.tac", "w" * 200)

@@ -96,6 +96,9 @@ def test_the_closing_table_has_the_prompt_with_statistics(blobs: Path, novel: st
     lines = table(longest, tmp_path).splitlines()[1:7]
     assert lines[4].startswith("promptsrc + sar + class model ")
     assert {len(line) for line in lines} == {27 + 15}
+    for accuracy, backbone, hint in [(60, "sar-mini", True), (95, "sar-mini", False), (60, "ViT-B-16", False)]:
+        record["config"]["backbone"], record["statistics"]["expected"][-1]["trained"] = backbone, accuracy
+        assert ("sar-mini is for trying out" in table(record, tmp_path)) is hint
 
 
 def test_the_closing_table_has_the_row_switch_where_new_classes_are_tested(

@@ -121,7 +121,7 @@ def test_scores_and_answers_are_those_of_the_package(bank: str, tmp_path: Path) 
         *(np.full((9, 9, 3), level, np.uint8) for level in (0, 90, 255)),
     ):
         outputs = run(tmp_path / "one.onnx", image)
-        row = classifier.encode([to_input(Image.fromarray(image), PREPROCESS)])
+        row = classifier.embed_inputs([to_input(Image.fromarray(image), PREPROCESS)])
         (result,) = decide(row)
         (scores,) = classifier.scores(classifier.logits(row, chosen))
         np.testing.assert_allclose(outputs["scores"][0], scores, atol=1e-3)
