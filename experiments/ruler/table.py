@@ -11,17 +11,15 @@ minus the better of plain and switched without, each by its mean.
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections import defaultdict
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
-
-from scipy.stats import t
 
 from sar_train.evaluation.accuracy import harmonic_mean
 from sar_train.report.results import loose_files, packed_runs
+from sar_train.report.scores import half_width
 
 Pair = tuple[str, str, int]
 Runs = dict[str, dict[Pair, dict[str, float]]]
@@ -78,7 +76,7 @@ def interval(values: list[float]) -> str:
     """Return a mean with half the width of its 95 % interval, such as ``+1.2 ± 0.8``."""
     text = f"{mean(values):+.1f}" if values else ""
     if len(values) > 2:
-        text += f" ± {t.ppf(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values)):.1f}"
+        text += f" ± {half_width(values):.1f}"
     return text
 
 

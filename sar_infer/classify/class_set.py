@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -148,30 +149,30 @@ def build_class_set(
     every = {**{name: (name,) for name in spelled.values()}, **class_phrases}
     columns = {name: bank.lookup.get(name) for name in every}
     phrases = _once(every, columns)
-    theirs = [columns[name] if phrases[name] == (name,) else None for name in phrases]
+    own = (columns[name] if texts == (name,) else None for name, texts in phrases.items())
+    theirs = np.array([_EXTENDED if column is None else column for column in own], np.intp)
     more = _evidence(bank, by_name, phrases, columns)
-    extended = [texts for texts, column in zip(phrases.values(), theirs, strict=True) if column is None]
-    new_rows = iter(embed(extended)) if extended else iter(())
-    replaced = sorted({column for name in phrases if (column := columns[name]) is not None})
-    if len(phrases) + (0 if only else len(bank.names) - len(replaced)) == 0:
+    replaced = [column for name in phrases if (column := columns[name]) is not None]
+    stay = np.zeros(0, np.intp) if only else np.delete(np.arange(len(bank.names)), replaced)
+    if not len(phrases) and not len(stay):
         raise InputError(
             "no class to choose from: neither bundle nor bank has one; add class names (--classes FILE), or use a bank "
             "with classes (sar-bank create FILE --classes NAMES or --photos FOLDER)"
         )
-    rows = [next(new_rows) if column is None else bank.rows([column])[0] for column in theirs]
-    embeddings = np.array(rows, dtype=np.float32).reshape(len(rows), bank.dim)
-    left_out = None if only else replaced
-    stay = np.zeros(0, np.intp) if only else np.delete(np.arange(len(bank.names)), replaced)
+    embeddings, extended = np.empty((len(theirs), bank.dim), np.float32), theirs == _EXTENDED
+    embeddings[~extended] = bank.rows(theirs[~extended].tolist())
+    if extended.any():
+        embeddings[extended] = embed([*itertools.compress(phrases.values(), extended)])
     model, linear, evidence_of = composer.of_call(bank, stay, embeddings, theirs, [more.get(name) for name in phrases])
     return ClassSet(
         (*(bank.names[position] for position in stay.tolist()), *phrases),
-        (*(() if only else rows_at((bank.embeddings,), stay)), embeddings),
-        np.concatenate([stay, np.array([_EXTENDED if column is None else column for column in theirs], np.intp)]),
+        (*(rows_at((bank.embeddings,), stay) if len(stay) else ()), embeddings),
+        np.concatenate([stay, theirs]),
         linear,
         model,
         evidence_of,
-        background=_gathered(bank.background, left_out, theirs, False),
-        thresholds=_gathered(bank.thresholds, left_out, theirs, np.nan),
+        background=_gathered(bank.background, stay, theirs, False),
+        thresholds=_gathered(bank.thresholds, stay, theirs, np.nan),
         translation=None if bank.learned is None else bank.learned.translation,
     )
 
@@ -213,8 +214,7 @@ def _evidence(
             here = columns[one] if phrases[one] == (one,) else None
             counted[one] = set() if here is None else {*bank.photos_at(bank.keys[here]).digests}
         if fresh := item.without(counted[one] & item.digest_set):
-            new = Evidence.of(fresh)
-            evidence[one] = evidence[one].joined(new) if one in evidence else new
+            evidence[one] = Evidence.of(fresh).joined(evidence.get(one))
             counted[one] |= item.digest_set
     return evidence
 
@@ -238,17 +238,18 @@ def _once(class_phrases: Phrases, columns: Mapping[str, int | None]) -> Phrases:
 
 
 def _gathered(
-    values: npt.NDArray[Value] | None, left_out: Sequence[int] | None, theirs: Sequence[int | None], default: Any
+    values: npt.NDArray[Value] | None, stay: Indices, theirs: Indices, default: Any
 ) -> npt.NDArray[Value] | None:
     """Return a value of each class of a set, from those of the bank's classes (C,).
 
     Args:
         values: The bank's.
-        left_out: Columns of the bank that do not stand first in the set; None are all.
-        theirs: The bank's column of each class that was given.
-        default: The value of one that the bank does not have.
+        stay: Columns of the bank that stand first in the set.
+        theirs: The bank's column of each class that was given; -1 for one that the bank does not have.
+        default: The value of such a class.
     """
     if values is None:
         return None
-    call_values = np.array([default if column is None else values[column] for column in theirs], dtype=values.dtype)
-    return call_values if left_out is None else np.concatenate([np.delete(values, left_out), call_values])
+    given = np.full(len(theirs), default, values.dtype)
+    given[theirs >= 0] = values[theirs[theirs >= 0]]
+    return np.concatenate([values[stay], given])

@@ -44,8 +44,10 @@ class Evidence:
         """Return what photos say."""
         return cls(photos.total, len(photos), not photos.photos_only)
 
-    def joined(self, other: Evidence) -> Evidence:
-        """Return both."""
+    def joined(self, other: Evidence | None) -> Evidence:
+        """Return both; one alone if there is no other."""
+        if other is None:
+            return self
         return Evidence(self.total + other.total, self.number + other.number, self.named and other.named)
 
 
@@ -136,8 +138,8 @@ class Composer:
             ):
                 result[position] = Evidence(means[number] * counts[number], counts[number])
         for name, photos in bank.photos.items():
-            position, one = bank.positions[bank.find(name)], Evidence.of(photos)
-            result[position] = result[position].joined(one) if position in result else one
+            position = bank.lookup.find(name)
+            result[position] = Evidence.of(photos).joined(result.get(position))
         return result
 
     def evidence(self, bank: ClassBank) -> Mapping[int, Evidence]:
@@ -146,8 +148,8 @@ class Composer:
         if result is None:
             both = self.labelled(bank)
             for key, (total, count) in {} if bank.learned is None else bank.learned.by_key.items():
-                position, one = bank.positions[key], Evidence(total.astype(np.float64), count)
-                both[position] = both[position].joined(one) if position in both else one
+                position = bank.positions[key]
+                both[position] = Evidence(total.astype(np.float64), count).joined(both.get(position))
             result = self._evidence[bank] = both
         return result
 
@@ -186,7 +188,7 @@ class Composer:
         bank: ClassBank,
         stay: Indices,
         rows: Floats,
-        theirs: Sequence[int | None],
+        theirs: Indices,
         photos: Sequence[Evidence | None],
     ) -> tuple[ClassModel, Linear, Mapping[int, Evidence]]:
         """Return class model, weights and evidence of the classes of a call.
@@ -195,15 +197,15 @@ class Composer:
             bank: The call's bank.
             stay: Positions of its classes that come first.
             rows: (G, D) text embeddings of the classes that were given with the call, which follow.
-            theirs: Their positions in the bank, where they are the bank's; these keep its photos.
+            theirs: Their positions in the bank, where they are the bank's, which keep its photos; else -1.
             photos: Further photos of theirs.
         """
         counted = self.evidence(bank)
         columns = {position: column for column, position in enumerate(stay.tolist())} if counted else {}
         evidence = {columns[position]: item for position, item in counted.items() if position in columns}
-        for column, (position, more) in enumerate(zip(theirs, photos, strict=True), len(stay)):
-            own = None if position is None else counted.get(position)
-            if (both := own.joined(more) if own is not None and more is not None else own or more) is not None:
+        for column, (position, more) in enumerate(zip(theirs.tolist(), photos, strict=True), len(stay)):
+            own = counted.get(position)
+            if (both := more if own is None else own.joined(more)) is not None:
                 evidence[column] = both
         bias = np.zeros(len(stay), np.float32)
         if counted or self.fitted(bank) is not None:

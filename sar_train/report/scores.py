@@ -62,10 +62,15 @@ def interval(before: Mapping[int, float | None], after: Mapping[int, float | Non
     moved = [b - a for a, b in pairs if a is not None and b is not None]
     if before.keys() != after.keys() or len(moved) < 2:
         return None
+    return half_width(moved)
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Return half the width of the 95 % interval of a mean, by Student's t over two values or more."""
     from scipy.special import stdtrit
 
-    quantile: float = stdtrit(len(moved) - 1, 0.975)
-    return quantile * statistics.stdev(moved) / math.sqrt(len(moved))
+    quantile: float = stdtrit(len(values) - 1, 0.975)
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
 @final
