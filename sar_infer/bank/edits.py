@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -163,9 +163,11 @@ def add(
         elif entry is None:
             raise ClassNameError(bank.lookup.missing(name))
         entry = entry._replace(**settings)
-        if name in photos:
-            entry = _photographed(entry, photos[name])
-            pool = {**photos[name].recent, **pool}
+        if (new := photos.get(name)) is not None:
+            if new.rows.shape != (len(new), bank.dim):
+                raise BankError(f"photos of {entry.name!r:.80}: expected an embedding of {bank.dim} numbers for each")
+            entry = _joined(entry, new)._replace(photos_only=entry.photos_only or new.photos_only)
+            pool = {**new.recent, **pool}
         entries[key] = entry
     puts = {key: entry for key, entry in entries.items() if not (key in bank.entries and entry.same(bank.entries[key]))}
     for entry in puts.values():
@@ -182,15 +184,6 @@ def _embedded(entry: Entry | None, name: str, texts: tuple[str, ...], row: Float
     if not np.abs(entry.embedding - row).max(initial=0) <= _SAME_EMBEDDING:
         return entry._replace(embedding=row, phrases=texts, added=at)
     return entry if entry.phrases == texts else entry._replace(phrases=texts, added=at)
-
-
-def _photographed(entry: Entry, photos: PhotoSet) -> Entry:
-    """Return a class with photos that were given for it."""
-    if photos.rows.shape[1:] != entry.embedding.shape or len(photos.rows) != len(photos):
-        raise BankError(
-            f"photos of {entry.name!r:.80}: expected an embedding of {len(entry.embedding)} numbers for each photo"
-        )
-    return _joined(entry, photos)._replace(photos_only=entry.photos_only or photos.photos_only)
 
 
 def _summary(bank: ClassBank, puts: Mapping[str, Entry]) -> str:
@@ -365,9 +358,8 @@ def set_unknown_threshold(bank: ClassBank, threshold: float | None, *, by: str =
         return _committed(bank, "set", {THRESHOLD: None}, "dropped the threshold of unknown", by)
     if not 0 <= threshold <= 1:
         raise BankError(f"expected a threshold of unknown of 0..1, got {threshold}")
-    return _committed(
-        bank, "set", {THRESHOLD: Record({"unknown": threshold})}, f"set the threshold of unknown to {threshold:g}", by
-    )
+    words = f"set the threshold of unknown to {threshold:g}"
+    return _committed(bank, "set", {THRESHOLD: Record({"unknown": threshold})}, words, by)
 
 
 def fit(bank: ClassBank, arrays: Arrays, data: Mapping[str, Any] | None = None, *, by: str = "") -> ClassBank:
@@ -476,51 +468,40 @@ def carry(bank: ClassBank, bundled: ClassBank, embed: Embed, *, by: str = "") ->
     same = bank.base.digest == bundled.base.digest if bank.base and bundled.base else bank.base is None
     if same and bank.encoder_digest == bundled.encoder_digest:
         return bank, []
-    carried = _carried(bank, bundled)
-    entries = carried.entries
-    for new, row in zip(carried.texts, embed([*carried.texts.values()]) if carried.texts else (), strict=True):
+    keys, entries, texts, gone, next_key = _carried(bank, bundled)
+    for new, row in zip(texts, embed([*texts.values()]) if texts else (), strict=True):
         entries[new] = entries[new]._replace(embedding=row, added=entries[new].added or utc_now())
-    here = Parked(bank.images, {key: bank.photos_at(key) for key in carried.keys if bank.entries[key].photos})
+    here = Parked(bank.images, {key: bank.photos_at(key) for key in keys if bank.entries[key].photos})
     pool: dict[bytes, Floats] = {}
     parked: list[Parked] = []
     for waiting in (*bank.parked, here):
-        photos = {carried.keys[key]: one for key, one in waiting.photos.items() if key in carried.keys}
+        photos = {keys[key]: one for key, one in waiting.photos.items() if key in keys}
         if not waiting.images.same(bundled.images):
             parked += [waiting._replace(photos=photos)] if photos else []
             continue
         for new, one in photos.items():
             entries[new] = _joined(entries[new], one)
             pool |= one.recent
-    summary = f"carried {_count(len(carried.keys), 'class')} to encoder {bundled.encoder_digest[:8]}"
+    summary = f"carried {_count(len(keys), 'class')} to encoder {bundled.encoder_digest[:8]}"
     step = Step(bank.log.last + 1, utc_now(), "carry", summary, by)
     history = [dataclasses.replace(one, puts=None) for one in bank.history]
-    log = Log((*history, step), step.n, {**dict.fromkeys(carried.gone), **entries})
+    log = Log((*history, step), step.n, {**dict.fromkeys(gone), **entries})
     own: dict[str, Any] = {} if bank.base else {"base": None, "provenance": bank.provenance}
-    after = bundled.replaced(log=log, pool=pool, next_key=carried.next_key, parked=tuple(parked), **own)
+    after = bundled.replaced(log=log, pool=pool, next_key=next_key, parked=tuple(parked), **own)
     if not after.can_answer:
         raise BankError("no class is left that can be an answer")
     return after.checked(), _to_make_again(bank, bundled, len(here.photos))
 
 
-class _Carried(NamedTuple):
-    """The classes of a bank that differ from its base, at another bundle.
+def _carried(
+    bank: ClassBank, bundled: ClassBank
+) -> tuple[dict[str, str], dict[str, Entry], dict[str, tuple[str, ...]], set[str], int]:
+    """Return the classes of a bank that differ from its base, at another bundle.
 
-    Attributes:
-        keys: Their keys there, by their keys here.
-        entries: What they are there, without photos; the embeddings of ``texts`` are still to be made.
-        texts: The texts to embed, by the key there.
-        gone: Keys of the bundle's classes that were removed here.
-        next_key: Number of the next key.
+    Returns:
+        Their keys there by their keys here; what they are there, without photos, the embeddings of the next still to be
+        made; the texts to embed; keys of the bundle's classes that were removed here; and the number of the next key.
     """
-
-    keys: dict[str, str]
-    entries: dict[str, Entry]
-    texts: dict[str, tuple[str, ...]]
-    gone: set[str]
-    next_key: int
-
-
-def _carried(bank: ClassBank, bundled: ClassBank) -> _Carried:
     had, theirs = (bank.base.bank.entries, bundled.entries) if bank.base else ({}, {})
     by_name = {name_key(entry.name): key for key, entry in theirs.items()}
     keys, entries, texts, gone = dict[str, str](), dict[str, Entry](), dict[str, tuple[str, ...]](), set[str]()
@@ -541,7 +522,7 @@ def _carried(bank: ClassBank, bundled: ClassBank) -> _Carried:
         else:
             entry = _as_bundled(entry, bundles)
         entries[new] = entry
-    return _Carried(keys, entries, texts, gone, number)
+    return keys, entries, texts, gone, number
 
 
 def _as_bundled(entry: Entry, bundles: Entry) -> Entry:

@@ -16,6 +16,7 @@ and Fisher, 1978), as in submodular active learning (Wei, Iyer and Bilmes, ICML 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,7 +135,7 @@ def worth_a_label(white: Doubles, scores: Floats, count: int = LABELS) -> Indice
 
 def _groups(white: Doubles, model: ClassModel | None, answers: Answers) -> tuple[Group, ...]:
     """Return the groups of N whitened photos (N, D)."""
-    tree, means, size = _Tree.of(white), answers.means, white.shape[1]
+    cut, means, size = _clustered(white), answers.means, white.shape[1]
     spreads = np.zeros(len(means))
     if model is not None:  # of the classes, and of a class that the bank lacks
         means = np.append((means - model.centre) @ model.root, np.zeros((1, size)), axis=0)
@@ -150,11 +151,11 @@ def _groups(white: Doubles, model: ClassModel | None, answers: Answers) -> tuple
         return deviances.argmin(axis=1)
 
     classes, most = len(answers.means), max(1, len(white) // _PHOTOS)
-    numbers = tree.cut(min(_GROUPS * classes, most))
+    numbers = cut(min(_GROUPS * classes, most))
     like = likeness(numbers)
     owned = like < classes
     expected = len(set(like[owned].tolist())) / owned[numbers].mean() if owned.any() else classes
-    numbers = tree.cut(min(round(_GROUPS * expected), most))
+    numbers = cut(min(round(_GROUPS * expected), most))
     like, shares, centres = likeness(numbers), _mean_scores(numbers, answers, classes), _centres(white, numbers)
     groups = []
     for number, alike in enumerate(like.tolist()):
@@ -182,37 +183,29 @@ def _mean_scores(numbers: Indices, answers: Answers, classes: int) -> Doubles:
     return result
 
 
-@dataclass(frozen=True, eq=False)
-class _Tree:
-    """Ward's clustering of a sample of photos, which can be cut into any number of groups; others join the nearest."""
+def _clustered(white: Doubles) -> Callable[[int], Indices]:
+    """Return what cuts Ward's clustering of a sample of photos (N, D) into about as many groups, 1 at least.
 
-    white: Doubles
-    rows: Indices
-    links: Doubles
+    It returns the number (N,) of each photo's group, 0 to G - 1; photos beyond the sample join the nearest group.
+    """
+    rows = _sample(len(white), _CLUSTERED)
+    if len(rows) < 2:
+        return lambda groups: np.zeros(len(white), np.intp)
+    try:
+        from scipy.cluster.hierarchy import fcluster, ward
+    except ImportError:
+        raise InputError(f"groups of photos need scipy: {install('suggest')}") from None
+    links = ward(white[rows])
 
-    @classmethod
-    def of(cls, white: Doubles) -> _Tree:
-        rows = _sample(len(white), _CLUSTERED)
-        if len(rows) < 2:
-            return cls(white, rows, np.empty((0, 4)))
-        try:
-            from scipy.cluster.hierarchy import ward
-        except ImportError:
-            raise InputError(f"groups of photos need scipy: {install('suggest')}") from None
-        return cls(white, rows, ward(white[rows]))
-
-    def cut(self, groups: int) -> Indices:
-        """Return the number (N,) of each photo's group, 0 to G - 1, with about this many groups, 1 at least."""
-        if not len(self.links):
-            return np.zeros(len(self.white), np.intp)
-        from scipy.cluster.hierarchy import fcluster
-
-        _, numbers = np.unique(fcluster(self.links, max(1, groups), "maxclust"), return_inverse=True)
-        if len(self.rows) == len(self.white):
+    def cut(groups: int) -> Indices:
+        _, numbers = np.unique(fcluster(links, max(1, groups), "maxclust"), return_inverse=True)
+        if len(rows) == len(white):
             return numbers.astype(np.intp)
-        centres = _centres(self.white[self.rows], numbers)
-        starts = range(0, len(self.white), _CHUNK)
-        return np.concatenate([_squares(self.white[s : s + _CHUNK], centres).argmin(axis=1) for s in starts])
+        centres = _centres(white[rows], numbers)
+        starts = range(0, len(white), _CHUNK)
+        return np.concatenate([_squares(white[s : s + _CHUNK], centres).argmin(axis=1) for s in starts])
+
+    return cut
 
 
 def _sample(count: int, most: int) -> Indices:

@@ -230,32 +230,13 @@ def _complete_key(ctx: click.Context, _: click.Parameter, incomplete: str) -> li
     return [CompletionItem(f"{name}=") for name in dict.fromkeys(names) if name.startswith(incomplete)]
 
 
-_CONFIG = click.Option(
-    ["--config"],
-    type=click.Path(path_type=Path),
-    metavar="FILE.toml",
-    is_eager=True,
-    expose_value=False,
-    allow_from_autoenv=False,
-    callback=_read_config,
-    help="Read settings from this file.",
+def _setting(flag: str, text: str, **more: Any) -> click.Option:
+    return click.Option([flag], is_eager=True, expose_value=False, allow_from_autoenv=False, help=text, **more)
+
+
+_FILE = click.Path(path_type=Path)
+_CONFIG = _setting("--config", "Read settings from this file.", type=_FILE, metavar="FILE.toml", callback=_read_config)
+_SETTINGS = _setting(
+    "--set", "Change a setting; repeatable.", multiple=True, metavar="KEY=VALUE", shell_complete=_complete_key
 )
-_SETTINGS = click.Option(
-    ["--set"],
-    multiple=True,
-    metavar="KEY=VALUE",
-    is_eager=True,
-    expose_value=False,
-    allow_from_autoenv=False,
-    shell_complete=_complete_key,
-    help="Change a setting; repeatable.",
-)
-_HELP_ALL = click.Option(
-    ["--help-all"],
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    allow_from_autoenv=False,
-    callback=_show_all,
-    help="Show all options and settings.",
-)
+_HELP_ALL = _setting("--help-all", "Show all options and settings.", is_flag=True, callback=_show_all)

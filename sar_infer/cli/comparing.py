@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_infer.cli.bank.common import cache_option, counted
+from sar_infer.cli.bank.common import cache_option
 from sar_infer.cli.command import Command
-from sar_infer.cli.options import emit, format_option, one_blas_thread, option, reported, warn
+from sar_infer.cli.options import emit, format_option, one_blas_thread, option, reported
 
 if TYPE_CHECKING:
     from sar_infer._arrays import Floats
@@ -84,16 +84,16 @@ def compare(
         check_page(html)
         files = labelled_photos([photos], lambda _: None)
         labels = None if several is None else labels_of([several], files.get)
-        pairs = [(name, path) for name, paths in files.items() for path in paths]
         opened: dict[str, Classifier] = dict(_opened(bundles, precision))
         of_several: dict[str, SeveralEvaluation] = {}
         with photo_cache.stored(cache):
-            read = {name: _embedded(name, classifier, pairs) for name, classifier in opened.items()}
+            read = {name: _embedded(name, classifier, files) for name, classifier in opened.items()}
             for name, classifier in opened.items() if labels is not None else ():
                 bank = classifier.create(files, skip_unreadable=True)
                 of_several[name] = evaluated_several(classifier, labels or {}, bank)
                 classifier.close_images()
-        shared = [path for _, path in pairs if all(path in of_bundle for of_bundle in read.values())]
+        paths = [path for of_class in files.values() for path in of_class]
+        shared = [path for path in paths if all(path in of_bundle for of_bundle in read.values())]
         costs = _costs(opened, shared[:: max(1, len(shared) // _TIMED)], cache)
         order = ranked(
             [
@@ -113,7 +113,7 @@ def compare(
             write_comparison(html, order, labelled, "Which encoder", facts)
         lines = [*comparison_lines(order), *([] if html is None else ["", f"page  {html}"])]
         emit(form, lambda: comparison_content(order) | {"page": html and str(html)}, lines)
-    sys.exit(int(len(shared) < len(pairs)))
+    sys.exit(int(len(shared) < len(paths)))
 
 
 def _opened(bundles: Sequence[str], precisions: Sequence[str]) -> Iterator[tuple[str, Classifier]]:
@@ -139,13 +139,12 @@ def _opened(bundles: Sequence[str], precisions: Sequence[str]) -> Iterator[tuple
             )
 
 
-def _embedded(name: str, classifier: Classifier, pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[str, Floats]]:
+def _embedded(name: str, classifier: Classifier, files: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, Floats]]:
     """Return class and embedding of each photo by its path, with a bar on a terminal, and warn of unreadable ones."""
-    bar = counted(((pair,) for pair in pairs), len(pairs), f"Encoding with {name}")
-    read = classifier.read_photos((pair for (pair,) in bar), skip_unreadable=True)
+    from sar_infer.cli.bank.photos import read_photos
+
+    read = read_photos(classifier, files, skip_unreadable=True, label=f"Encoding with {name}")
     classifier.close_images()
-    for _, path, reason in read.unreadable:
-        warn(f"{path}: {reason}; left out")
     sets = read.sets.items()
     return {read.files[label, digest]: (label, row) for label, one in sets for digest, row in one.recent.items()}
 

@@ -30,8 +30,7 @@ def calibrate(arguments: BankArguments, *, photos: Sequence[str], false_alarms: 
     Leave out photos that were used in training. Folders that are no class show other things: prints how many of their
     photos are called unknown, before and after.
     """
-    from sar_infer.bank import calibrate as edit
-    from sar_infer.bank.edits import ahead, listed
+    from sar_infer.bank import edits
     from sar_infer.classify.calibration import calibration_lines
     from sar_infer.cli.bank.photos import already_counted, files_by_class, read_photos, spelling
 
@@ -41,14 +40,14 @@ def calibrate(arguments: BankArguments, *, photos: Sequence[str], false_alarms: 
     for name in files:
         if bank.lookup.get(name) is not None and bank.entry(name).background:
             raise Refusal(f"{name!r:.80} is background, so it is never predicted; leave its folder out")
-    read = read_photos(before, files, photos_only=False)
-    fit = ahead(bank, lambda now: before.classifier.fit_calibration(now, read.sets, false_alarms / 100))
+    read = read_photos(before.classifier, files)
+    fit = edits.ahead(bank, lambda now: before.classifier.fit_calibration(now, read.sets, false_alarms / 100))
     with locked(before) as workspace:
         fitted = fit(workspace.bank)
-        save(arguments, workspace, edit(workspace.bank, fitted, by="sar-bank calibrate"))
+        save(arguments, workspace, edits.calibrate(workspace.bank, fitted, by="sar-bank calibrate"))
     repeats = [*already_counted(workspace.bank, read), *read.repeats]
     if strange := [name for name in files if workspace.bank.lookup.get(name) is None]:
-        click.echo(one_line(f"no class, so photos of other things: {listed(strange)}"), err=True)
+        click.echo(one_line(f"no class, so photos of other things: {edits.listed(strange)}"), err=True)
     if repeats:
         name, path, why = repeats[0]
         count = "1 photo" if len(repeats) == 1 else f"{len(repeats):,} photos"

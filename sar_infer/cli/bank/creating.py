@@ -62,9 +62,7 @@ def create(
     The classes are those of --photos and --classes. Fits the class model if two classes have photos. A line of the
     class file is a name, or "name = phrase | phrase". Takes seconds, without PyTorch.
     """
-    from sar_infer.bank import ClassBank
-    from sar_infer.bank import create as edit
-    from sar_infer.bank import fit as fit_edit
+    from sar_infer.bank import ClassBank, edits
     from sar_infer.bundle.bank_file import WAIT, check_place
     from sar_infer.bundle.bundle import open_bundle
     from sar_infer.classify.fitting import content as fit_content
@@ -89,8 +87,8 @@ def create(
     phrases = {**{name: (name,) for name in files}, **class_phrases}
     rows = workspace.classifier.class_rows(phrases, files)
     with photo_cache.stored(cache):
-        read = read_photos(workspace, files, photos_only=False, skip_unreadable=skip_unreadable)
-    bank = edit(empty, phrases, rows, read.sets, by="sar-bank create")
+        read = read_photos(workspace.classifier, files, skip_unreadable=skip_unreadable)
+    bank = edits.create(empty, phrases, rows, read.sets, by="sar-bank create")
     check = checked(workspace, read)
     for line in shown([*check.confused()], 20):
         click.echo(one_line(line), err=True)
@@ -101,7 +99,7 @@ def create(
     fitting, started = None, time.perf_counter()
     if enough(bank.photos):
         fitting = workspace.classifier.fit_model(bank)
-        bank = fit_edit(bank, fitting.fitted.model.tensors(), by="sar-bank create")
+        bank = edits.fit(bank, fitting.fitted.model.tensors(), by="sar-bank create")
     seconds = time.perf_counter() - started
     with owned(arguments.file, WAIT) as file:
         _check_new(arguments, file)  # another process may have made it meanwhile
@@ -136,16 +134,15 @@ def fit(arguments: BankArguments) -> None:
     classes estimates the accuracy, which is printed. Photos that are added later only move their own class. Fit again
     after you have added many.
     """
-    from sar_infer.bank import fit as edit
-    from sar_infer.bank.edits import ahead
+    from sar_infer.bank import edits
     from sar_infer.classify.fitting import content as fit_content
 
     before, started = before_change(arguments), time.perf_counter()
-    fit_model = ahead(before.bank, before.classifier.fit_model)
+    fit_model = edits.ahead(before.bank, before.classifier.fit_model)
     seconds = time.perf_counter() - started
     with locked(before) as workspace:
         fitting = fit_model(workspace.bank)
-        after = edit(workspace.bank, fitting.fitted.model.tensors(), by="sar-bank fit")
+        after = edits.fit(workspace.bank, fitting.fitted.model.tensors(), by="sar-bank fit")
         write(arguments, workspace, after, fit=fit_content(fitting))
         if arguments.form == "text":
             for line in _lines(fitting, seconds):
@@ -161,8 +158,7 @@ def carry(arguments: BankArguments) -> None:
     stay in the file, and are used again when the bank is carried back. The old bundle is not needed. A carry cannot be
     rolled back.
     """
-    from sar_infer.bank import carry as edit
-    from sar_infer.bank.edits import ahead
+    from sar_infer.bank import edits
     from sar_infer.bank.file import read
     from sar_infer.bundle.bank_file import WAIT, check_place
     from sar_infer.bundle.bundle import open_bundle
@@ -174,7 +170,7 @@ def carry(arguments: BankArguments) -> None:
     bundle = open_bundle(arguments.bundle)
     embed = Workspace(bundle, bundle.bank, arguments.file).classifier.embed_phrases
     before = read(arguments.file, detached=True)
-    carried = ahead(before, lambda bank: edit(bank, bundle.bank, embed, by="sar-bank carry"))
+    carried = edits.ahead(before, lambda bank: edits.carry(bank, bundle.bank, embed, by="sar-bank carry"))
     with owned(arguments.file, WAIT) as file:
         bank = read(file, detached=True, name=arguments.file)
         after, notes = carried(bank)

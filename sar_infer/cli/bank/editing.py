@@ -87,8 +87,7 @@ def add(  # noqa: PLR0913 - one for each option
     embedding.
     """  # noqa: D301 - \b is for click
     _check_call(arguments, names, classes, photos, photos_only=photos_only)
-    from sar_infer.bank import put_classes
-    from sar_infer.bank.edits import texts_to_embed
+    from sar_infer.bank import edits
     from sar_infer.classify.fitting import fit_advice
     from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels, spelling
     from sar_infer.evaluation.findings import name_findings
@@ -98,11 +97,11 @@ def add(  # noqa: PLR0913 - one for each option
     named = read_phrases(names, classes, before.classifier.check_name if photos_only else len)
     files = files_by_class(lambda name: spelling(before.bank, name), named, photos, exclude)
     phrases = dict.fromkeys(files) | {name: None if texts == (name,) else texts for name, texts in named.items()}
-    texts = texts_to_embed(before.bank, phrases, files)
+    texts = edits.texts_to_embed(before.bank, phrases, files)
     findings = [] if photos_only else name_findings(before.bank, before.bundle, texts)
     _refuse(findings, strict=strict)
     rows = _embedded(before, texts, files)
-    read = read_photos(before, files, photos_only=photos_only, skip_unreadable=skip_unreadable)
+    read = read_photos(before.classifier, files, photos_only=photos_only, skip_unreadable=skip_unreadable)
     check = checked(before, read)
     findings += check.confused()
     _refuse(findings, strict=strict)
@@ -117,7 +116,7 @@ def add(  # noqa: PLR0913 - one for each option
 
     with locked(before) as workspace:
         bank = workspace.bank
-        after = put_classes(bank, phrases, read.sets, embed, settings, by="sar-bank add")
+        after = edits.put_classes(bank, phrases, read.sets, embed, settings, by="sar-bank add")
         issues = [asdict(issue) for issue in check.issues]
         words = "is a class" if len(named) == 1 else f"and {len(named) - 1:,} more are classes"
         why = "" if photos else f": {next(iter(named))!r} {words} already"
@@ -190,8 +189,7 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
     Nothing is removed if one of them does not exist. With --photos the class stays, and its photos are removed. That
     cannot be undone.
     """
-    from sar_infer.bank import forget_photos
-    from sar_infer.bank import remove as edit
+    from sar_infer.bank import edits
     from sar_infer.cli.bank.photos import digests_of
     from sar_infer.text.names import read_class_file
 
@@ -204,9 +202,9 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
     digests = digests_of(before, photos)
     with locked(before) as workspace:
         if photos:
-            after = forget_photos(workspace.bank, names[0], digests, by="sar-bank remove --photos")
+            after = edits.forget_photos(workspace.bank, names[0], digests, by="sar-bank remove --photos")
         else:
-            after = edit(workspace.bank, [*names, *listed], by="sar-bank remove")
+            after = edits.remove(workspace.bank, [*names, *listed], by="sar-bank remove")
         if not len(after.names):
             raise Refusal(f"class {workspace.bank.names[-1]!r} is the last one; add another one first")
         write(arguments, workspace, after)
@@ -266,8 +264,7 @@ def set_class(  # noqa: PLR0913 - one for each option
     sar-bank set shop.safetensors hat --alias cap
     sar-bank set shop.safetensors --unknown-threshold 0.3
     """  # noqa: D301 - \b is for click
-    from sar_infer.bank import set_class as edit
-    from sar_infer.bank import set_unknown_threshold
+    from sar_infer.bank import edits
 
     of_bank = _is_set("unknown-threshold", unknown_threshold, no_unknown_threshold)
     flags = {"background": background, "photos_only": photos_only}
@@ -282,15 +279,17 @@ def set_class(  # noqa: PLR0913 - one for each option
             "CLASS with the former and leave it out with the latter"
         )
     with changing(arguments) as workspace:
+        bank = workspace.bank
         if name is None:
-            write(arguments, workspace, set_unknown_threshold(workspace.bank, unknown_threshold, by="sar-bank set"))
-            return
-        entry = workspace.bank.entry(name)
-        if photos_only and not entry.photos:
-            raise Refusal(f"{name!r} has no photos, so its name is needed; add some with sar-bank add --photos")
-        if aliases or no_aliases:
-            settings["aliases"] = _aliases(name, entry.aliases, aliases, no_aliases)
-        write(arguments, workspace, edit(workspace.bank, name, by="sar-bank set", **settings))
+            after = edits.set_unknown_threshold(bank, unknown_threshold, by="sar-bank set")
+        else:
+            entry = bank.entry(name)
+            if photos_only and not entry.photos:
+                raise Refusal(f"{name!r} has no photos, so its name is needed; add some with sar-bank add --photos")
+            if aliases or no_aliases:
+                settings["aliases"] = _aliases(name, entry.aliases, aliases, no_aliases)
+            after = edits.set_class(bank, name, by="sar-bank set", **settings)
+        write(arguments, workspace, after)
 
 
 def _is_set(option: str, value: float | None, dropped: bool) -> bool:
@@ -319,13 +318,10 @@ def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> Non
 
     `sar-bank history` lists the steps. A rollback is a step too, and cannot be undone.
     """
-    from sar_infer.bank import rollback as edit
-    from sar_infer.bank.edits import steps_back
+    from sar_infer.bank import edits
 
     if (to is None) == (steps is None):
         raise Refusal("expected --to STEP or --steps COUNT; sar-bank history BANK_FILE lists the steps")
     with changing(arguments) as workspace:
-        bank = workspace.bank
-        target = steps_back(bank, steps or 0) if to is None else to
-        after = edit(bank, target, by="sar-bank rollback")
-        write(arguments, workspace, after)
+        target = edits.steps_back(workspace.bank, steps or 0) if to is None else to
+        write(arguments, workspace, edits.rollback(workspace.bank, target, by="sar-bank rollback"))

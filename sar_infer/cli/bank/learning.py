@@ -10,9 +10,7 @@ import click
 
 from sar_infer.cli.bank.common import (
     BankArguments,
-    Workspace,
     before_change,
-    counted,
     locked,
     on_bank,
     opened,
@@ -20,11 +18,11 @@ from sar_infer.cli.bank.common import (
     photos_option,
     write,
 )
-from sar_infer.cli.options import Refusal, emit
+from sar_infer.cli.bank.photos import spooled
+from sar_infer.cli.options import emit
 from sar_infer.errors import one_line
 
 if TYPE_CHECKING:
-    from sar_infer.class_model.spool import FeatureSpool
     from sar_infer.classify.learning import LearningReport
 
 
@@ -52,8 +50,7 @@ def learn(
     photo. The next learn replaces them, and `sar-bank rollback` undoes them. Needs a class model, of the bundle or of
     `sar-bank fit`.
     """
-    from sar_infer.bank import learn as edit
-    from sar_infer.bank.edits import ahead
+    from sar_infer.bank import edits
     from sar_infer.class_model.spool import FeatureSpool
     from sar_infer.classify.learning import report_lines
 
@@ -61,10 +58,8 @@ def learn(
     with FeatureSpool(before.bank.dim) as nothing:  # is there a class model, before any photo is read?
         before.classifier.adapt(nothing, bank=before.bank)
     skipped: list[tuple[str, str]] = []
-    with _spooled(before, photos, column, key_column, skipped) as spool:
-        if not len(spool):
-            raise Refusal(f"{photos[0]}: no photo that can be read")
-        adapt = ahead(before.bank, lambda bank: before.classifier.adapt(spool, bank=bank, all_known=all_known))
+    with spooled(before, photos, lambda *pair: skipped.append(pair), column, key_column) as spool:
+        adapt = edits.ahead(before.bank, lambda bank: before.classifier.adapt(spool, bank=bank, all_known=all_known))
         if dry_run:
             _, report = adapt(before.bank)
             content = {"bank": str(arguments.file), "changed": False, "learned": _content(report, skipped)}
@@ -72,26 +67,11 @@ def learn(
         else:
             with locked(before) as workspace:
                 change, report = adapt(workspace.bank)
-                after = edit(workspace.bank, change, by="sar-bank learn")
+                after = edits.learn(workspace.bank, change, by="sar-bank learn")
                 write(arguments, workspace, after, learned=_content(report, skipped))
     if arguments.form == "text":
         for line in report_lines(report, skipped):
             click.echo(one_line(line))
-
-
-def _spooled(
-    workspace: Workspace, photos: Sequence[str], column: str, key_column: str | None, skipped: list[tuple[str, str]]
-) -> FeatureSpool:
-    """Return the features of all photos; those that cannot be read are noted."""
-    from sar_infer.bulk.features import count_photos, features
-    from sar_infer.class_model.spool import FeatureSpool
-
-    total = count_photos(photos, column, key_column)
-    chunks = features(
-        photos, workspace.classifier, lambda *pair: skipped.append(pair), column=column, key_column=key_column
-    )
-    bar = counted(chunks, total or 0, "Reading photos", lambda chunk: len(chunk[0]))
-    return FeatureSpool.of(workspace.bank.dim, bar)
 
 
 def _content(report: LearningReport, skipped: Sequence[tuple[str, str]]) -> dict[str, Any]:

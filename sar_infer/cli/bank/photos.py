@@ -16,6 +16,8 @@ from sar_infer.images.inputs import is_class_list, left_out_line, read_class_lis
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
+    from sar_infer.class_model.spool import FeatureSpool
+    from sar_infer.classifier import Classifier
     from sar_infer.evaluation.labels import LabelCheck
     from sar_infer.evaluation.reading import ReadPhotos
     from sar_infer.text.names import Phrases
@@ -83,21 +85,59 @@ def digests_of(workspace: Workspace, paths: Sequence[str]) -> dict[bytes, str]:
     return {digest: path for path, digest, _ in photos}
 
 
-def read_photos(workspace: Workspace, files: Files, *, photos_only: bool, skip_unreadable: bool = False) -> ReadPhotos:
+def read_photos(
+    classifier: Classifier,
+    files: Files,
+    *,
+    photos_only: bool = False,
+    skip_unreadable: bool = False,
+    label: str = "Reading photos",
+) -> ReadPhotos:
     """Read and embed photos, with a bar on a terminal, and list those that are skipped.
 
     Raises:
         ImageError: Photos cannot be read; the message names all of them.
     """
     pairs = [(name, path) for name, paths in files.items() for path in paths]
-    read = workspace.classifier.read_photos(
-        (pair for (pair,) in counted(((pair,) for pair in pairs), len(pairs), "Reading photos")),
+    read = classifier.read_photos(
+        (pair for (pair,) in counted(((pair,) for pair in pairs), len(pairs), label)),
         photos_only=photos_only,
         skip_unreadable=skip_unreadable,
     )
     for name, path, why in read.unreadable:
         warn(f"{name!r} photo {path!r:.200} is left out: {why}")
     return read
+
+
+def spooled(
+    workspace: Workspace,
+    places: Sequence[str],
+    skipped: Callable[[str, str], object],
+    column: str = "image",
+    key_column: str | None = None,
+) -> FeatureSpool:
+    """Return the features of photos in folders, lists, shards and Parquet files, read with a bar on a terminal.
+
+    Args:
+        workspace: Has the encoder.
+        places: The arguments.
+        skipped: Called with key and reason of each photo that cannot be read.
+        column: Column of the images in Parquet files.
+        key_column: Column of their keys.
+
+    Raises:
+        InputError: No photo can be read.
+    """
+    from sar_infer.bulk.features import count_photos, features
+    from sar_infer.class_model.spool import FeatureSpool
+
+    total = count_photos(places, column, key_column)
+    chunks = features(places, workspace.classifier, skipped, column=column, key_column=key_column)
+    bar = counted(chunks, total or 0, "Reading photos", lambda chunk: len(chunk[0]))
+    if not len(spool := FeatureSpool.of(workspace.bank.dim, bar)):
+        spool.close()
+        raise InputError(f"{', '.join(places)}: no photo that can be read")
+    return spool
 
 
 def already_counted(bank: ClassBank, photos: ReadPhotos) -> list[tuple[str, str, str]]:

@@ -6,17 +6,13 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from sar_infer.cli.bank.common import BankArguments, again, counted, on_bank, opened, own_option, photos_option
+from sar_infer.cli.bank.common import BankArguments, again, on_bank, opened, own_option, photos_option
+from sar_infer.cli.bank.photos import spooled
 from sar_infer.cli.options import Refusal, emit, warn
 from sar_infer.images.inputs import write_class_list
-
-if TYPE_CHECKING:
-    from sar_infer._arrays import Floats
-    from sar_infer.classifier import Classifier
 
 _MOST_NAMES = 1000
 """Class names that the page completes."""
@@ -40,21 +36,29 @@ def suggest(arguments: BankArguments, *, photos: Sequence[str], html: Path | Non
 
     Exit code: 0 if all photos were read; 1 if a photo could not be read; 2 if nothing was suggested.
     """
+    import numpy as np
+
     from sar_infer.evaluation.groups import group_lines, group_rows, write_groups
 
     page = html or Path(f"{arguments.file.stem}-groups.html")
     if page.is_dir() or not page.parent.is_dir() or page.suffix == ".csv":
         raise Refusal(f"{page}: expected an HTML file to write, in a folder that exists; choose another --html")
-    workspace = opened(arguments, may_be_missing=True)
+    workspace, failed = opened(arguments, may_be_missing=True), list[str]()
     classifier = workspace.classifier
-    keys, rows, failed = _features(classifier, photos)
+
+    def skipped(key: str, reason: str) -> None:
+        failed.append(key)
+        warn(f"{key}: {reason}; left out")
+
+    with spooled(workspace, photos, skipped) as spool:
+        keys, rows = [*spool.keys()], np.array(spool.rows)
     classes = classifier.class_set(bank=workspace.bank)
     content = classifier.described(classifier.suggest(rows, classes), rows, classes, keys)
     lists = page.with_suffix(".csv")
     command = again(arguments, "add", "--photos", "named.csv")
     write_groups(page, content, list(classes.names[:_MOST_NAMES]), f"Groups for {arguments.file.name}", command)
     write_class_list(lists, group_rows(content))
-    facts = {"bank": str(arguments.file), "skipped": failed, "page": str(page), "list": str(lists)}
+    facts = {"bank": str(arguments.file), "skipped": len(failed), "page": str(page), "list": str(lists)}
     following = [
         "",
         f"page  {page}: name groups on it, save the list and add it: {command}",
@@ -65,32 +69,4 @@ def suggest(arguments: BankArguments, *, photos: Sequence[str], html: Path | Non
         lambda: facts | content,
         [*group_lines(content, shutil.get_terminal_size((100, 24)).columns), *following],
     )
-    sys.exit(min(1, failed))
-
-
-def _features(classifier: Classifier, photos: Sequence[str]) -> tuple[list[str], Floats, int]:
-    """Return keys and unit rows (N, D) of all photos, and how many could not be read.
-
-    Raises:
-        InputError: There is no photo.
-    """
-    import numpy as np
-
-    from sar_infer.bulk.features import count_photos, features
-    from sar_infer.errors import InputError
-
-    keys, rows, failed = list[str](), list[Any](), 0
-
-    def skipped(key: str, reason: str) -> None:
-        nonlocal failed
-        failed += 1
-        warn(f"{key}: {reason}; left out")
-
-    chunks = features(photos, classifier, skipped)
-    total = count_photos(photos) or 0
-    for some_keys, some_rows in counted(chunks, total, "Encoding", lambda chunk: len(chunk[0])):
-        keys += some_keys
-        rows.append(some_rows)
-    if not keys:
-        raise InputError(f"{', '.join(photos)}: no photo that can be read")
-    return keys, np.concatenate(rows), failed
+    sys.exit(min(1, len(failed)))
