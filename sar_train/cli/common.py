@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
@@ -21,10 +22,12 @@ from sar_infer.errors import install, one_line
 P = ParamSpec("P")
 R = TypeVar("R")
 
-EXTRA_MODULES = dict.fromkeys(
-    ("torch", "torchvision", "open_clip", "timm", "onnx", "onnxscript"), "train"
-) | dict.fromkeys(("jinja2", "matplotlib", "scipy", "textalloc", "tomli_w"), "experiment")
-"""Extra that installs a module."""
+PATH = click.Path(path_type=Path)
+EXTRA_MODULES = dict.fromkeys(("jinja2", "matplotlib", "scipy", "textalloc", "tomli_w"), "experiment")
+EXTRA_MODULES |= dict.fromkeys(("torch", "torchvision", "open_clip", "timm", "onnx", "onnxscript"), "train")
+"""Extra that installs a module, if the command has no extra of its own."""
+EXTRA_COMMANDS = {"import": ("onnx", "tokenizers"), "onnx": ("onnx",)}
+"""Modules that a command needs and the extra of its name installs."""
 SHARED = ("--data-root", "--format", "--llm-model", "--llm-url", "--quiet")
 """Options whose environment variable is the same for all commands, such as ``SAR_DATA_ROOT``."""
 _PASSING = re.compile(r"(\w+) ([\d,]+)/([\d,]+) ")
@@ -51,7 +54,9 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             with _interruptible(), _warnings_on_stderr():
                 return command(*args, **kwargs)
         except ModuleNotFoundError as error:
-            extra = EXTRA_MODULES.get((error.name or "").split(".")[0])
+            module, context = (error.name or "").split(".")[0], click.get_current_context(silent=True)
+            name = (context and context.command.name) or ""
+            extra = name if module in EXTRA_COMMANDS.get(name, ()) else EXTRA_MODULES.get(module)
             if extra is None:
                 raise
             _stop(f"this command needs {error.name}: {install(extra)}", 2)

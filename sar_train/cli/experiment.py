@@ -17,7 +17,7 @@ import click
 from sar_infer.cli.command import Command, tables
 from sar_infer.cli.options import CONTEXT, format_option
 from sar_infer.errors import one_line
-from sar_train.cli.common import ProgressLine, guarded, option, resumable
+from sar_train.cli.common import PATH, ProgressLine, guarded, option, resumable
 from sar_train.cli.settings import setting_options
 from sar_train.config.run import SETTINGS
 
@@ -80,7 +80,7 @@ _KEYS = tuple(name for name in SETTINGS if name not in (*_OPTIONS, "method", "sa
 @option("--shots", callback=numbers, help="Photos per class, 0 for all.  [default: 16; few-shot: 1,2,4,8,16]")
 @option("--sar", type=click.Choice(["both", "on", "off"]), help="Train with SAR, without it, or both.  [default: both]")
 @option("--targets", callback=listed, help="More datasets to evaluate on.")
-@option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: results/PLAN]")
+@option("--out", type=PATH, help="Folder of the results.  [default: results/PLAN]")
 @setting_options((*_OPTIONS, *_KEYS), _KEYS)
 @option("--any-code", is_flag=True, help="Keep results of other versions of the code.")
 @option("--keep-prompts", is_flag=True, help="Keep each run folder next to its result, for sar-export.")
@@ -199,7 +199,7 @@ def _priced(cost: Mapping[str, Any], device: str) -> Iterator[str]:
 
 
 @main.command("table", cls=Command, groups={"Options": "form only"})
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PATH)
 @option(
     "--format", "form", envvar="SAR_EXPERIMENT_TABLE_FORMAT",
     type=click.Choice(["markdown", "csv", "latex", "json"]), default="markdown",
@@ -227,12 +227,8 @@ def table(folder: Path, form: str, only: str) -> None:
 
 
 @main.command("report", cls=Command, groups={"Options": "out title show"})
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Folder of the report. An earlier report is replaced.  [default: DIR/report]",
-)
+@click.argument("folder", metavar="DIR", type=PATH)
+@option("--out", type=PATH, help="Folder of the report. An earlier report is replaced.  [default: DIR/report]")
 @option("--title", help="Title of the page.  [default: Results of DIR]")
 @option("--open/--no-open", "show", envvar="SAR_EXPERIMENT_REPORT_OPEN", help="Open the page in the browser.")
 @guarded

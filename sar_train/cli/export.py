@@ -15,7 +15,7 @@ from sar_infer.cli.bundle import print_bundle
 from sar_infer.cli.command import Command
 from sar_infer.cli.options import CONTEXT, format_option, read_classes
 from sar_train.api import MOST_PHOTOS, check_export, export
-from sar_train.cli.common import ProgressLine, guarded, option
+from sar_train.cli.common import PATH, ProgressLine, guarded, option
 
 EPILOG = """\b
 Examples:
@@ -39,11 +39,11 @@ GROUPS = {
 @click.command(
     cls=Command, groups=GROUPS, context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_EXPORT"}, epilog=EPILOG
 )
-@click.argument("run", required=False, type=click.Path(path_type=Path))
-@option("--out", type=click.Path(path_type=Path), help="The bundle's folder.")
+@click.argument("run", required=False, type=PATH)
+@option("--out", type=PATH, help="The bundle's folder.")
 @option(
     "--classes",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Text file of class names, one per line.  [default: the classes of the run; with --handcrafted none]",
 )
 @option(
@@ -59,12 +59,12 @@ GROUPS = {
 @option("--pretrained", help="Tag or file of the backbone's weights.  [default: the weights of the run]")
 @option(
     "--tokenizer",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="tokenizer.json of the backbone, next to its tokenizer_config.json.  [default: download it]",
 )
 @option(
     "--photos",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help=f"Compare with torch on photos of this folder, {MOST_PHOTOS} at most.  [default: generated images]",
 )
 @option(

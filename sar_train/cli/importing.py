@@ -12,8 +12,7 @@ import click
 from sar_infer.cli.bundle import print_bundle
 from sar_infer.cli.command import Command
 from sar_infer.cli.options import Number, format_option, read_classes
-from sar_infer.errors import install
-from sar_train.cli.common import ProgressLine, guarded, option
+from sar_train.cli.common import PATH, ProgressLine, guarded, option
 
 GROUPS = {
     "Options": "out precision template classes overwrite no_check form",
@@ -24,7 +23,7 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 @click.command("import", cls=Command, groups=GROUPS)
 @click.argument("source", required=False)
-@option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new bundle.")
+@option("--out", required=True, type=PATH, help="Folder of the new bundle.")
 @option(
     "--precision",
     type=click.Choice(["fp32", "fp16"]),
@@ -32,17 +31,8 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     show_default=True,
     help="Which of the publisher's graphs.",
 )
-@option(
-    "--template",
-    default="a photo of a {}.",
-    show_default=True,
-    help="Text that class names are embedded in.",
-)
-@option(
-    "--classes",
-    type=click.Path(path_type=Path),
-    help="Text file of class names, one per line.  [default: no classes]",
-)
+@option("--template", default="a photo of a {}.", show_default=True, help="Text that class names are embedded in.")
+@option("--classes", type=PATH, help="Text file of class names, one per line.  [default: no classes]")
 @option(
     "--logit-scale",
     type=Number(min=0, min_open=True),
@@ -56,9 +46,7 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @option("--text", help="Text tower: a file, without SOURCE; with SOURCE, the folder or repository of its own.")
 @option("--tokenizer", type=FILE, help="tokenizer.json of the text tower.")
 @option(
-    "--preprocess",
-    type=FILE,
-    help="preprocess_cfg.json of open_clip, or preprocessor_config.json of transformers.",
+    "--preprocess", type=FILE, help="preprocess_cfg.json of open_clip, or preprocessor_config.json of transformers."
 )
 @format_option
 @option("--quiet", "-q", is_flag=True, help="Show no progress.")
@@ -78,13 +66,9 @@ def main(
 
     check_target(out, overwrite=options["overwrite"])
     names = read_classes(classes) if classes is not None else {}
-    try:
-        from sar_train.export.importing.bundle import ImportOptions, import_bundle
-        from sar_train.export.importing.sources import from_files, open_source, recognise
-    except ModuleNotFoundError as error:
-        if error.name not in ("onnx", "tokenizers"):
-            raise
-        raise ConfigError(f"this command needs {error.name}: {install('import')}") from None
+    from sar_train.export.importing.bundle import ImportOptions, import_bundle
+    from sar_train.export.importing.sources import from_files, open_source, recognise
+
     image, text, tokenizer, preprocess = (options[key] for key in ("image", "text", "tokenizer", "preprocess"))
     if source is not None and not (image or tokenizer or preprocess):
         towers = recognise(open_source(source), text, precision)

@@ -11,14 +11,13 @@ import click
 
 from sar_infer.cli.command import Command
 from sar_infer.cli.options import BUNDLE_ARGUMENT, emit
-from sar_infer.errors import install
-from sar_train.cli.common import guarded, option
+from sar_train.cli.common import PATH, guarded, option
 
 
 @click.command("onnx", cls=Command, groups={"Options": "bank out precision batch several overwrite"})
 @BUNDLE_ARGUMENT
-@option("--bank", type=click.Path(path_type=Path), help="Bank file with the classes.  [default: the bundle's classes]")
-@option("--out", required=True, type=click.Path(path_type=Path), help="The file, such as shop.onnx.")
+@option("--bank", type=PATH, help="Bank file with the classes.  [default: the bundle's classes]")
+@option("--out", required=True, type=PATH, help="The file, such as shop.onnx.")
 @option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "int8"]),
@@ -57,12 +56,8 @@ def main(
         raise ConfigError(f"{out}: exists; choose another --out, or replace a file with --overwrite")
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"{out.parent}: no such folder; make it first")
-    try:
-        from sar_train.export.one_file import write_one_file
-    except ModuleNotFoundError as error:
-        if error.name != "onnx":
-            raise
-        raise ConfigError(f"this command needs onnx: {install('onnx')}") from None
+    from sar_train.export.one_file import write_one_file
+
     opened = open_bundle(bundle)
     classes = opened.bank if bank is None else ClassBank.load(bank, opened.manifest.encoder_digest, opened.bank)
     file = write_one_file(opened, classes, out, precision=precision, batch=batch, several=several)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import click
 from sar_infer.cli.command import Command
 from sar_infer.cli.options import BUNDLE_ARGUMENT, emit, format_option
 from sar_infer.errors import one_line
-from sar_train.cli.common import guarded, option
+from sar_train.cli.common import PATH, guarded, option
 
 
 @click.command("shrink", cls=Command, groups={"Options": "photos out precision overwrite form quiet"})
@@ -20,10 +20,10 @@ from sar_train.cli.common import guarded, option
 @option(
     "--photos",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder or quoted glob pattern of 40 typical photos or more, to calibrate and to compare.",
 )
-@option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new bundle.")
+@option("--out", required=True, type=PATH, help="Folder of the new bundle.")
 @option(
     "--precision",
     type=click.Choice(["fp16", "int8"]),

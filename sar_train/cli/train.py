@@ -14,7 +14,7 @@ import click
 
 from sar_infer.cli.command import Command, tables
 from sar_infer.cli.options import CONTEXT, format_option
-from sar_train.cli.common import ProgressLine, guarded, option, resumable
+from sar_train.cli.common import PATH, ProgressLine, guarded, option, resumable
 from sar_train.cli.settings import setting_options
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ GROUPS = {"Run": "out overwrite plan", "Data": "data_root shots", "Method": "met
     epilog=EPILOG,
 )
 @click.argument("photos", required=False)
-@option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/DATA-METHOD[-sar]-sSEED]")
+@option("--out", type=PATH, help="Run folder.  [default: runs/DATA-METHOD[-sar]-sSEED]")
 @option("--overwrite", is_flag=True, help="Replace a finished run in --out.")
 @option("--plan", is_flag=True, help="Show what a run would do and how long it takes. Train nothing.")
 @setting_options()
@@ -63,7 +63,7 @@ GROUPS = {"Run": "out overwrite plan", "Data": "data_root shots", "Method": "met
 @option("--resume/--no-resume", default=True, help="Resume an unfinished run in --out.")
 @option(
     "--save-features",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Also write the features of all photos to this file, which can replace PHOTOS later.",
 )
 @option("--strict", is_flag=True, help="Train nothing if a photo looks like another class.")

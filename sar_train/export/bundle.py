@@ -12,8 +12,10 @@ import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from sar_infer.bank import ClassBank, Images
+from sar_infer._arrays import Floats
+from sar_infer.bank import Images
 from sar_infer.bank.edits import utc_now
 from sar_infer.bundle.manifest import (
     BANK,
@@ -34,7 +36,7 @@ from sar_train.export.graph import write_graph
 from sar_train.export.image_encoder import export_image_encoder
 from sar_train.export.name_encoder import export_full_text, export_name_encoder, layout, tokenizer_spec
 from sar_train.export.parity import compare
-from sar_train.export.sealing import SELF_TEST_SEED, complete, self_test_vector, write_tokenizer
+from sar_train.export.sealing import SELF_TEST_SEED, complete, make_bank, self_test_vector, write_tokenizer
 from sar_train.export.source import ExportSource
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.record import versions
@@ -88,7 +90,8 @@ def export_bundle(
         pixels = torch.from_numpy(self_test_pixels(source.backbone.preprocess, SELF_TEST_SEED)[None])
         (row,) = source.prompted.encode_images(pixels).tolist()
         self_test = self_test_vector(row)
-        bank = make_bank(source, digest, Images(images_digest(source.prompted), self_test.embedding))
+        images = Images(images_digest(source.prompted), self_test.embedding)
+        bank = make_bank(source.phrases, means(source), digest, images, "sar-export")
         bank.save(folder / BANK)
         if trained := source.trained_classes(digest):
             trained.save(folder / CLASS_MODEL)
@@ -142,22 +145,12 @@ def images_digest(prompted: PromptedCLIP) -> str:
     return canonical_digest([backbone.weights_digest, tensors, dataclasses.asdict(backbone.preprocess)])
 
 
-def make_bank(source: ExportSource, digest: str, images: Images) -> ClassBank:
-    """Return the bank of all class names; a name with several phrases gets the direction of their mean."""
+def means(source: ExportSource) -> Floats:
+    """Return (C, D) directions of the mean of each name's phrases."""
     if not source.phrases:
-        rows = np.empty((0, source.backbone.embed_dim), np.float32)
-        return ClassBank.of((), rows, digest, images=images, provenance={"origin": "sar-export"})
+        return np.empty((0, source.backbone.embed_dim), np.float32)
     rows = source.embed().cpu().split([len(phrases) for phrases in source.phrases.values()])
-    means = torch.nn.functional.normalize(torch.stack([phrase_rows.mean(0) for phrase_rows in rows]), dim=-1)
-    phrases = {name: tuple(texts) for name, texts in source.phrases.items() if tuple(texts) != (name,)}
-    return ClassBank.of(
-        tuple(source.phrases),
-        means.numpy(),
-        digest,
-        phrases=phrases,
-        images=images,
-        provenance={"origin": "sar-export"},
-    )
+    return normalize(torch.stack([phrase_rows.mean(0) for phrase_rows in rows]), dim=-1).numpy()
 
 
 def encoder_digest(source: ExportSource, template: str | None, spec: TokenizerSpec | None, vocabulary: bytes) -> str:

@@ -43,7 +43,7 @@ from sar_infer.encoders.self_test import self_test_image
 from sar_infer.errors import InputError
 from sar_infer.images.load import MAX_RATIO
 from sar_infer.images.preprocess import CROPS, crops_to_input, to_input
-from sar_infer.results import DecisionOptions
+from sar_infer.results import DecisionOptions, ImageResult
 from sar_infer.storage.files import write_atomically
 from sar_infer.storage.tensor_file import file_pieces
 from sar_train.errors import ExportError
@@ -206,8 +206,7 @@ def write_one_file(
         onnx.checker.check_model(content, full_check=True)
     except Exception as error:  # protobuf, onnx's checker and its parser share no base class
         raise ExportError(f"{classifier.choice.image}: cannot be joined into one file: {error}") from error
-    compared = _checks_of_several if several else _checks
-    checks = tuple(compared(content, classifier, classes, batch=batch))
+    checks = tuple(_checks(content, classifier, classes, batch=batch, several=several))
     if failed := [check for check in checks if not check.passed]:
         raise ExportError(f"{out}: {failed[0]}; nothing was written")
     write_atomically(out, [content])
@@ -293,7 +292,8 @@ def _pixels(
         pixels = Div (centred, std)
     }}""").graph
     if not several:
-        _add_constants(fit, {name: value for name, value in constants.items() if name not in _named(first)})
+        shared = {tensor.name for tensor in first.initializer}
+        _add_constants(fit, {name: value for name, value in constants.items() if name not in shared})
         return first.input, [first, fit]
     _add_constants(fit, constants)
     copies, names = [], [f"crop{number}/" for number in range(len(CROPS))]
@@ -307,10 +307,6 @@ def _pixels(
 def _corners() -> Iterator[tuple[int, tuple[float, ...]]]:
     """Yield number and box of each quarter, whose left and top are 0 at a near side and above at a far one."""
     yield from ((n, tuple(map(math.ceil, box))) for n, box in enumerate(CROPS) if n)
-
-
-def _named(graph: onnx.GraphProto) -> set[str]:
-    return {tensor.name for tensor in graph.initializer}
 
 
 def _scores(header: str, classes: ClassSet, n: str, *, several: bool) -> onnx.GraphProto:
@@ -452,50 +448,46 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _checks(content: bytes, classifier: Classifier, classes: ClassSet, *, batch: bool) -> Iterator[Check]:
-    """Compare a file with the package on generated images; the answer is compared for the file's own embedding."""
+def _checks(
+    content: bytes, classifier: Classifier, classes: ClassSet, *, batch: bool, several: bool
+) -> Iterator[Check]:
+    """Compare a file with the package on generated images; answers are compared for the file's own embeddings."""
     manifest, precision = classifier.bundle.manifest, classifier.choice.precision
-    session = _session(content)
-    decide = classifier.decide(classes, 1, DecisionOptions(unknown=can_call_unknown(classes)))
-    column = {name: position for position, name in enumerate(classes.names)}
+    names, size, prepare = (OUTPUTS_OF_SEVERAL, len(CROPS), crops_to_input) if several else (OUTPUTS, 1, to_input)
+    options = DecisionOptions(several=several, unknown=not several and can_call_unknown(classes))
+    session, decide = _session(content), classifier.decide(classes, len(classes.names), options)
     cosines, differences, others = [], [], 0
     for image in _images(manifest.preprocess, manifest.self_test.seed):
-        own = classifier.embed_inputs([to_input(Image.fromarray(image), manifest.preprocess)])
+        own = classifier.embed_inputs([prepare(Image.fromarray(image), manifest.preprocess)])
         inputs = np.stack([image, image[::-1]]) if batch else image
-        scores, answer, unknown, rows, _ = session.run(OUTPUTS, {"image": inputs})
-        (ours,) = classifier.scores(classifier.logits(own, classes))
-        cosines.append(float(own[0] @ rows[0]))
-        (stated,) = decide(own)
-        differences += [np.abs(ours - scores[0]).max(), abs(float(unknown[0]) - (stated.unknown or 0.0))]
-        for row, index, line in zip(rows, answer.tolist(), scores, strict=True):
-            (result,) = decide(row[np.newaxis])
-            expected = column[result.predictions[0].label] if result.predictions else -1
-            tie = min(index, expected) >= 0 and abs(line[index] - line[expected]) < 1e-6
-            others += index != expected and not tie
+        output = dict(zip(names, session.run(names, {"image": inputs}), strict=True))
+        by_image = np.swapaxes(output["embedding"].reshape(size, -1, own.shape[1]), 0, 1)
+        cosines.append(float((own * by_image[0]).sum(1).min()))
+        (expected,) = decide(own)
+        stated = dict(zip(classes.names, output["scores"][0], strict=True))
+        if several:
+            differences += [abs(one.score - stated[one.label]) for one in expected.predictions]
+        else:
+            (scores,) = classifier.scores(classifier.logits(own, classes))
+            differences.append(np.abs(scores - output["scores"][0]).max())
+        differences.append(abs(float(output["unknown"][0]) - (expected.unknown or 0.0)))
+        compare = _other_labels if several else _other_answer
+        for number, rows in enumerate(by_image):
+            (result,) = decide(rows)
+            others += compare(result, classes.names, {name: output[name][number] for name in names[:3]})
     yield Check("cosine of embeddings", min(cosines), "at least", LEAST_COSINE[precision])
     yield Check("difference of scores", float(max(differences)), "at most", MOST_DIFFERENCE[precision])
-    yield Check("other answers", others, "at most", 0)
+    yield Check("other labels" if several else "other answers", others, "at most", 0)
 
 
-def _checks_of_several(content: bytes, classifier: Classifier, classes: ClassSet, *, batch: bool) -> Iterator[Check]:
-    """Compare a file with the package on generated images; labels are compared for the file's own embeddings."""
-    manifest, precision, size = classifier.bundle.manifest, classifier.choice.precision, len(CROPS)
-    session, decide = _session(content), classifier.decide(classes, len(classes.names), DecisionOptions(several=True))
-    cosines, differences, others = [], [], 0
-    for image in _images(manifest.preprocess, manifest.self_test.seed):
-        own = classifier.embed_inputs([crops_to_input(Image.fromarray(image), manifest.preprocess)])
-        inputs = np.stack([image, image[::-1]]) if batch else image
-        scores, labels, crops, unknown, rows, _ = session.run(OUTPUTS_OF_SEVERAL, {"image": inputs})
-        by_image = np.swapaxes(rows.reshape(size, -1, rows.shape[1]), 0, 1)
-        cosines.append((own * by_image[0]).sum(1).min())
-        (expected,) = decide(own)
-        column = {name: position for position, name in enumerate(classes.names)}
-        differences += [abs(one.score - scores[0, column[one.label]]) for one in expected.predictions]
-        differences.append(abs(float(unknown[0]) - (expected.unknown or 0.0)))
-        for number, result in enumerate(decide(by_image.reshape(-1, rows.shape[1]))):
-            stated = {(one.label, one.box) for one in result.labels or ()}
-            columns = np.flatnonzero(labels[number]).tolist()
-            others += stated != {(classes.names[c], CROPS[crops[number, c]]) for c in columns}
-    yield Check("cosine of embeddings", float(min(cosines)), "at least", LEAST_COSINE[precision])
-    yield Check("difference of scores", float(max(differences)), "at most", MOST_DIFFERENCE[precision])
-    yield Check("other labels", others, "at most", 0)
+def _other_answer(result: ImageResult, names: Sequence[str], output: Mapping[str, Any]) -> bool:
+    """Return whether a file answers one image differently from the package, ties aside."""
+    scores, answer = output["scores"], int(output["answer"])
+    expected = names.index(result.predictions[0].label) if result.predictions else -1
+    return answer != expected and not (min(answer, expected) >= 0 and abs(scores[answer] - scores[expected]) < 1e-6)
+
+
+def _other_labels(result: ImageResult, names: Sequence[str], output: Mapping[str, Any]) -> bool:
+    columns = np.flatnonzero(output["labels"]).tolist()
+    stated = {(names[column], CROPS[output["crops"][column]]) for column in columns}
+    return {(one.label, one.box) for one in result.labels or ()} != stated

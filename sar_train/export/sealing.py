@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sar_infer.bank import ClassBank
+from sar_infer._arrays import Floats
+from sar_infer.bank import ClassBank, Images
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.manifest import TOKENIZER, TOKENIZER_JSON, Manifest, SelfTestVector
 from sar_infer.bundle.writing import seal
@@ -41,6 +42,22 @@ def open_tokenizer(folder: Path, spec: TokenizerSpec) -> Tokenizer | JsonTokeniz
     if spec.kind == "clip-bpe":
         return Tokenizer.open(folder / TOKENIZER)
     return JsonTokenizer.open(folder / TOKENIZER_JSON, spec.clean)
+
+
+def make_bank(
+    phrases: Mapping[str, Sequence[str]], means: Floats, digest: str, images: Images, command: str
+) -> ClassBank:
+    """Return the bank of all class names.
+
+    Args:
+        phrases: The texts of each class.
+        means: (C, D) directions of their means.
+        digest: Of the encoder.
+        images: How photos are embedded.
+        command: The maker.
+    """
+    own = {name: tuple(texts) for name, texts in phrases.items() if tuple(texts) != (name,)}
+    return ClassBank.of(tuple(phrases), means, digest, phrases=own, images=images, provenance={"origin": command})
 
 
 def complete(folder: Path, manifest: Manifest, bank: ClassBank) -> Manifest:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -91,7 +92,7 @@ def shrink(
     classifier = Classifier(bundle, device="cpu")
     tell(f"encoding {len(judging):,} photos in float32")
     reference = _rows(bundle.path / IMAGE_ENCODER, judging, before)
-    logits: Logits = functools.partial(_cosines, reference)  # without classes, each photo is a class
+    logits: Logits = lambda rows: rows @ reference.T  # noqa: E731 - without classes, each photo is a class
     if bundle.bank.names:
         logits = functools.partial(classifier.logits, classes=classifier.class_set())
     variants = dict(before.precisions)
@@ -102,14 +103,13 @@ def shrink(
             tell(f"making the image encoder in {precision}")
             path = folder / f"image_encoder.{precision}.onnx"
             path.unlink(missing_ok=True)
-            make = (
-                in_float16
-                if precision == "fp16"
-                else functools.partial(in_int8, batches=lambda: _batches(calibration, spec))
+            original = bundle.path / IMAGE_ENCODER
+            small = (
+                in_float16(original) if precision == "fp16" else in_int8(original, lambda: _batches(calibration, spec))
             )
-            write_graph(path, make(bundle.path / IMAGE_ENCODER))
+            write_graph(path, small)
             tell("comparing it with float32")
-            variants[precision] = _compared(path, bundle.path / IMAGE_ENCODER, judging, before, reference, logits)
+            variants[precision] = _compared(path, original, judging, before, reference, logits)
         manifest = dataclasses.replace(
             before,
             precisions=variants,
@@ -155,7 +155,8 @@ def in_int8(path: Path, batches: Callable[[], Iterator[Floats]]) -> onnx.ModelPr
         bounds = [n for n in model.graph.node if n.op_type in ("Clip", "Relu") and n.input[0] in results]
         types = {"per_channel": True, "weight_type": quantization.QuantType.QInt8}
         if not any(node.op_type == "LayerNormalization" for node in model.graph.node):  # no transformer
-            reader = _Photos(model.graph.input[0].name, _accepted(model, batches()))
+            inputs = ({model.graph.input[0].name: batch} for batch in _accepted(model, batches()))
+            reader = SimpleNamespace(get_next=lambda: next(inputs, None))
             _correct_biases(model, convolutions[FIRST:], _accepted(model, batches()))
             quantization.quantize_static(
                 model,
@@ -209,16 +210,6 @@ def _correct_biases(model: onnx.ModelProto, convolutions: Sequence[onnx.NodeProt
     ONNXModel(model).clean_initializers()
 
 
-class _Photos(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Calibration photos in batches, as onnxruntime reads them."""
-
-    def __init__(self, name: str, batches: Iterator[Floats]) -> None:
-        self._batches = ({name: batch} for batch in batches)
-
-    def get_next(self) -> dict[str, Floats] | None:
-        return next(self._batches, None)
-
-
 @contextlib.contextmanager
 def _prepared(path: Path) -> Iterator[tuple[onnx.ModelProto, Path]]:
     """Load a graph with constants computed and batch norms folded, and a temporary folder, and silence the tools."""
@@ -266,11 +257,6 @@ def _rows(path: Path, photos: Sequence[Path], manifest: Manifest) -> Floats:
     encoder = ImageEncoder(path, manifest.embed_dim, "cpu")
     rows = [encoder.encode(batch) for batch in _batches(photos, manifest.preprocess)]
     return finite(np.concatenate(rows), str(path))
-
-
-def _cosines(reference: Floats, rows: Floats) -> Floats:
-    result: Floats = rows @ reference.T
-    return result
 
 
 def _batches(photos: Sequence[Path], spec: Preprocess) -> Iterator[Floats]:

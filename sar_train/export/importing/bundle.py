@@ -48,6 +48,7 @@ from sar_train.export.importing.tokens import NO_TOKEN, read_tokenizer, takes_ma
 from sar_train.export.sealing import (
     SELF_TEST_SEED,
     complete,
+    make_bank,
     open_tokenizer,
     refuse,
     self_test_vector,
@@ -265,11 +266,5 @@ def _bank(manifest: Manifest, image: Published, text: _Text | None, classes: Phr
     if text is not None and classes:
         each = iter(text.rows([phrase for phrases in classes.values() for phrase in phrases]))
         rows = unit_rows(np.stack([np.mean([next(each) for _ in phrases], axis=0) for phrases in classes.values()]))
-    return ClassBank.of(
-        tuple(classes),
-        rows,
-        manifest.encoder_digest,
-        phrases={name: tuple(texts) for name, texts in classes.items() if tuple(texts) != (name,)},
-        images=Images(images_digest, manifest.self_test.embedding),
-        provenance={"origin": "sar-bundle import"},
-    )
+    images = Images(images_digest, manifest.self_test.embedding)
+    return make_bank(classes, rows, manifest.encoder_digest, images, "sar-bundle import")
