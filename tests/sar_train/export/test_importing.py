@@ -96,6 +96,7 @@ def transformers_js(tmp_path_factory: pytest.TempPathFactory, mini: Any) -> Path
 GARMENTS = Path("examples/clothes/train"), Path("examples/clothes/test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["Immich", "transformers.js"])
 def test_garments_get_the_names_that_torch_gives_them(
     transformers_js: Path, tmp_path: Path, mini: Any, layout: str
