@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sar_infer._arrays import Floats
 from sar_infer.bank import Images
 from sar_infer.bank.edits import utc_now
 from sar_infer.bundle.manifest import (
@@ -32,7 +31,7 @@ from sar_infer.storage.strict_json import canonical_digest
 from sar_infer.text import TokenizerSpec
 from sar_train.clip.full_text import FullText, merges_text
 from sar_train.clip.text_tower import TextTower
-from sar_train.export.graph import write_graph
+from sar_train.export.graph import Floats, write_graph
 from sar_train.export.image_encoder import export_image_encoder
 from sar_train.export.name_encoder import export_full_text, export_name_encoder, layout, tokenizer_spec
 from sar_train.export.parity import compare

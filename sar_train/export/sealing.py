@@ -6,7 +6,9 @@ import gzip
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sar_infer._arrays import Floats
+import numpy as np
+import numpy.typing as npt
+
 from sar_infer.bank import ClassBank, Images
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.manifest import TOKENIZER, TOKENIZER_JSON, Manifest, SelfTestVector
@@ -45,7 +47,7 @@ def open_tokenizer(folder: Path, spec: TokenizerSpec) -> Tokenizer | JsonTokeniz
 
 
 def make_bank(
-    phrases: Mapping[str, Sequence[str]], means: Floats, digest: str, images: Images, command: str
+    phrases: Mapping[str, Sequence[str]], means: npt.NDArray[np.float32], digest: str, images: Images, command: str
 ) -> ClassBank:
     """Return the bank of all class names.
 
