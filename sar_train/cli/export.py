@@ -76,7 +76,6 @@ GROUPS = {
     "--text",
     type=click.Choice(["prompt", "switched"]),
     default="prompt",
-    show_default=True,
     help="Embed names by the learned prompt; switched: only trained classes, and all others by the hand-crafted one.",
 )
 @option("--overwrite", is_flag=True, help="Replace a bundle in --out.")

@@ -24,20 +24,13 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.command("import", cls=Command, groups=GROUPS)
 @click.argument("source", required=False)
 @option("--out", required=True, type=PATH, help="Folder of the new bundle.")
-@option(
-    "--precision",
-    type=click.Choice(["fp32", "fp16"]),
-    default="fp32",
-    show_default=True,
-    help="Which of the publisher's graphs.",
-)
-@option("--template", default="a photo of a {}.", show_default=True, help="Text that class names are embedded in.")
+@option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", help="Which of the publisher's graphs.")
+@option("--template", default="a photo of a {}.", help="Text that class names are embedded in.")
 @option("--classes", type=PATH, help="Text file of class names, one per line.  [default: no classes]")
 @option(
     "--logit-scale",
     type=Number(min=0, min_open=True),
     default=100.0,
-    show_default=True,
     help="Multiplier of the cosine. The trained one is not published with ONNX towers.",
 )
 @option("--no-check", is_flag=True, help="Do not require that shipped photos find their names.")

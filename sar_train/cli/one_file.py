@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from sar_infer.cli.command import Command
-from sar_infer.cli.options import BUNDLE_ARGUMENT, emit
+from sar_infer.cli.options import BUNDLE_ARGUMENT, emit, format_option
 from sar_train.cli.common import PATH, guarded, option
 
 
@@ -22,13 +22,12 @@ from sar_train.cli.common import PATH, guarded, option
     "--precision",
     type=click.Choice(["fp32", "fp16", "int8"]),
     default="fp32",
-    show_default=True,
     help="Image encoder, if the bundle has it.",
 )
 @option("--batch", is_flag=True, help="The input is several images of one size (N, H, W, 3), not one (H, W, 3).")
 @option("--several", is_flag=True, help="Output each class that an image shows, or none, as sar-classify --several.")
 @option("--overwrite", is_flag=True, help="Replace a file in --out.")
-@option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@format_option
 @guarded
 def main(
     bundle: str | None,

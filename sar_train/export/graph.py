@@ -74,7 +74,7 @@ def trace(module: nn.Module, example: Tensor, *, input_name: str, dynamic: Mappi
     Raises:
         ExportError: the graph is above 2 GiB.
     """
-    with _quiet(), torch.no_grad():
+    with quiet("onnxscript"), torch.no_grad():
         model = translate(module, example, dynamic)
         _tidy(model)
     _name(model, input_name, dynamic)
@@ -95,9 +95,13 @@ def translate(module: nn.Module, example: Tensor, dynamic: Iterable[int]) -> onn
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's log messages and warnings; its errors are exceptions."""
-    logger = logging.getLogger("onnxscript")
+def quiet(name: str | None = None) -> Iterator[None]:
+    """Silence a tool's log messages and warnings; its errors are exceptions.
+
+    Args:
+        name: Of its logger; None for the root.
+    """
+    logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -153,7 +157,7 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in graph.node:
         for name in node.input:
             readers[name].append(node)
-    casts: list[onnx.NodeProto] = []
+    nodes, tables = list[onnx.NodeProto](), set[str]()
     for tensor in list(graph.initializer):
         if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < SMALLEST:
             continue
@@ -162,12 +166,12 @@ def compact(model: onnx.ModelProto) -> onnx.ModelProto:
         is_table = values.ndim == 2 and users and all(_looks_up(node, tensor.name) for node in users)
         if is_table and (quantised := int8_rows(values)):
             _replace(graph, tensor, {"int8": quantised[0], "scale": quantised[1]})
-            for node in users:
-                _gather_then_expand(graph, node)
+            tables.add(tensor.name)
         elif (half := as_float16(values)) is not None:
             _replace(graph, tensor, {"float16": half})
-            casts.append(helper.make_node("Cast", [f"{tensor.name}:float16"], [tensor.name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
+            nodes.append(helper.make_node("Cast", [f"{tensor.name}:float16"], [tensor.name], to=onnx.TensorProto.FLOAT))
+    for node in graph.node:
+        nodes += _gather_then_expand(node) if node.input and node.input[0] in tables else [node]
     del graph.node[:]
     graph.node.extend(nodes)
     return small
@@ -201,16 +205,12 @@ def _replace(graph: onnx.GraphProto, old: onnx.TensorProto, tensors: dict[str, n
     graph.initializer.remove(old)
 
 
-def _gather_then_expand(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
-    """Turn ``Gather(table)`` into ``Cast(Gather(int8)) * Gather(scale)``."""
+def _gather_then_expand(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return ``Cast(Gather(int8)) * Gather(scale)`` for ``Gather(table)``."""
     (table, ids), (result,) = node.input, node.output
-    index = list(graph.node).index(node)
-    steps = [
+    return [
         helper.make_node("Gather", [f"{table}:int8", ids], [f"{result}:int8"]),
         helper.make_node("Cast", [f"{result}:int8"], [f"{result}:float"], to=onnx.TensorProto.FLOAT),
         helper.make_node("Gather", [f"{table}:scale", ids], [f"{result}:scale"]),
         helper.make_node("Mul", [f"{result}:float", f"{result}:scale"], [result]),
     ]
-    graph.node.remove(node)
-    for offset, step in enumerate(steps):
-        graph.node.insert(index + offset, step)

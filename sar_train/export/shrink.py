@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +33,7 @@ from sar_infer.encoders.processor import processor
 from sar_infer.encoders.self_test import self_test_cosine, self_test_pixels
 from sar_infer.encoders.sessions import open_session
 from sar_train.errors import ConfigError, ExportError
-from sar_train.export.graph import OUTPUT, write_graph
+from sar_train.export.graph import OUTPUT, quiet, write_graph
 from sar_train.export.parity import pixels_of
 from sar_train.training.record import versions
 
@@ -213,17 +212,12 @@ def _correct_biases(model: onnx.ModelProto, convolutions: Sequence[onnx.NodeProt
 @contextlib.contextmanager
 def _prepared(path: Path) -> Iterator[tuple[onnx.ModelProto, Path]]:
     """Load a graph with constants computed and batch norms folded, and a temporary folder, and silence the tools."""
-    level = logging.root.level
-    logging.root.setLevel(logging.ERROR)
-    try:
-        with tempfile.TemporaryDirectory() as name:
-            quant_pre_process(str(path), f"{name}/plain.onnx", skip_symbolic_shape=True)
-            model = onnx.load(f"{name}/plain.onnx")
-            if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
-                raise ConfigError(f"{path}: computes in float16; expected float32: import the publisher's fp32 graphs")
-            yield model, Path(name)
-    finally:
-        logging.root.setLevel(level)
+    with quiet(), tempfile.TemporaryDirectory() as name:
+        quant_pre_process(str(path), f"{name}/plain.onnx", skip_symbolic_shape=True)
+        model = onnx.load(f"{name}/plain.onnx")
+        if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
+            raise ConfigError(f"{path}: computes in float16; expected float32: import the publisher's fp32 graphs")
+        yield model, Path(name)
 
 
 def _compared(

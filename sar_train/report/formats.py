@@ -147,15 +147,8 @@ def make_table(
     measured = {column.note for row in cells for cell, column in zip(row, columns, strict=True) if cell.text}
     empty = {column.note for column in columns} - measured
     keep = [j for j, column in enumerate(columns) if not column.note or column.note not in empty]
-    return Table(
-        key,
-        section,
-        title,
-        tuple(columns[j] for j in keep),
-        tuple(tuple(row[j] for j in keep) for row in cells),
-        tuple(note for note in notes if note not in empty),
-        folded,
-    )
+    heads, shown_notes = tuple(columns[j] for j in keep), tuple(note for note in notes if note not in empty)
+    return Table(key, section, title, heads, tuple(tuple(row[j] for j in keep) for row in cells), shown_notes, folded)
 
 
 def _cell(value: Value, digits: int) -> Cell:
@@ -221,9 +214,7 @@ def to_csv(table: Table) -> str:
     """Return CSV at full precision; a column with figures after ± is followed by one for these."""
     heads, rows = _flat(table)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(heads)
-    writer.writerows([["" if value is None else value for value in row] for row in rows])
+    csv.writer(text, lineterminator="\n").writerows([heads, *rows])  # None is empty
     return text.getvalue()
 
 
