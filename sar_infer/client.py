@@ -513,15 +513,13 @@ def _image_result(name: str, result: Any, spellings: Mapping[str, str]) -> Image
         return spellings.get(label, label) if label is not None else None
 
     predictions = tuple(
-        Prediction(**{field: value for field, value in p.items() if field != "rank"} | {"label": spelt(p["label"])})
+        Prediction(spelt(p["label"]), p["score"], p["logit"], p["similarity"], p["source"])
         for p in result["predictions"]
-    )
+    )  # a newer server may send more fields
     labels, why = result.get("label_set"), result.get("explanation")
     if why is not None:
         nearest = tuple((spelt(label), float(cosine)) for label, cosine in why["nearest"])
-        why = Explanation(
-            **{**why, **{kind: spelt(why[kind]) for kind in ("runner_up", "background")}, "nearest": nearest}
-        )
+        why = Explanation(why["margin"], spelt(why["runner_up"]), nearest, spelt(why["background"]))
     label_set = None if labels is None else tuple(map(spelt, labels))
     several = result.get("labels")
     return ImageResult(

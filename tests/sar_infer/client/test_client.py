@@ -393,6 +393,21 @@ def test_more_classes_than_a_page_holds() -> None:
     assert queries == [f"offset={i}&limit=1000" for i in (0, 1000) * 2]
 
 
+def test_fields_of_a_newer_server_are_ignored() -> None:
+    more = {"newer": 1}
+    best = {"rank": 1, "label": "cat", "score": 0.9, "logit": 1.0, "similarity": 0.5, "source": "bank"} | more
+    why = {"margin": None, "runner_up": None, "nearest": [], "background": None} | more
+    result = {
+        "predictions": [best],
+        "error": None,
+        "unknown": 0.1,
+        "unknown_threshold": None,
+        "explanation": why,
+    } | more
+    with scripted((200, {}, {"results": [result]} | more)) as state, Client(state.url) as client:
+        assert client.classify(RGB).label == "cat"
+
+
 def test_what_the_server_tells_of_itself(client: Client, classifier: Classifier) -> None:
     assert client.ready() is True
     model = client.model()
