@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shlex
@@ -93,12 +94,8 @@ def main(**options: Any) -> None:
     if options.pop("plan"):
         click.echo(plan(options, sections, form=form, quiet=quiet))
         return
-    show = ProgressLine(quiet=quiet)
-    try:
-        with resumable():
-            run = train(progress=show, **sections, **options)
-    finally:
-        show.close()
+    with contextlib.closing(ProgressLine(quiet=quiet)) as show, resumable():
+        run = train(progress=show, **sections, **options)
     record = dict(run.record)
     if form == "json":
         files: dict[str, Any] = {"run": str(run.path), "page": None if run.page is None else str(run.page)}
@@ -130,11 +127,8 @@ def plan(options: dict[str, Any], sections: dict[str, Any], *, form: str, quiet:
     chosen = run_config(**sections, **options)
     out = Path("runs") / default_name(chosen) if out is None else out
     check_run_folder(out, chosen)
-    show = ProgressLine(quiet=quiet)
-    try:
+    with contextlib.closing(ProgressLine(quiet=quiet)) as show:
         result = preview(progress=show, **sections, **options)
-    finally:
-        show.close()
     check = result.label_check
     if check is not None:
         report(check, label_page(out), chosen.data, show, strict=strict)

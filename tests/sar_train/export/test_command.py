@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +24,6 @@ from sar_train.clip.backbone import RANDOM
 from sar_train.export import parity
 from sar_train.training.checkpoint import Run, save_run
 
-ROOT = Path(__file__).parents[3]
 RECORD = {
     "config": {"protocol": "base-to-new", "shots": 16, "template": "a picture of a {}."},
     "dataset": {"name": "caltech101", "photos": 32, "held_out": 9},
@@ -37,13 +34,6 @@ RECORD = {
     "per_class_counts": {"base": {"ant": 4, "big_bee": 5}, "new": None},
     "calibration": None,
 }
-WITHOUT = """
-import sys
-for name in ("torch", "torchvision", "open_clip", "timm", "onnx", "onnxscript"):
-    sys.modules[name] = None
-from sar_train.cli.export import main
-main()
-"""
 
 
 def export(*arguments: str | Path, **environment: str) -> Result:
@@ -216,14 +206,6 @@ def test_a_call_that_cannot_succeed_is_one_line_and_exit_code_2(
     (line,) = [line for line in result.stderr.splitlines() if not line.startswith("Warning: ")]
     assert message in line
     assert listing(tmp_path) == ["classes.txt", "run"]
-
-
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WITHOUT, str(tmp_path), "--out", str(tmp_path / "new")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert "pip install '.[train]'" in line
 
 
 def test_a_bundle_in_place_of_a_run(exported: Path, tmp_path: Path) -> None:
