@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from sar_infer._arrays import Floats
+from sar_infer._arrays import Floats, Indices
 from sar_infer.classify import ranking, several
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.ranking import Ranking
@@ -87,20 +87,17 @@ class Decision:
     def _several(self, ranked: Ranking, rows: Floats, names: Sequence[str] | None) -> Iterator[ImageResult]:
         """Yield the labels of each image, and its best classes."""
         for number, best in enumerate(several.surest(ranked)):
-            columns, classes = best.columns.tolist(), self._classes
-            cosines = (classes.rows(columns) * rows[number * len(CROPS) + best.crops]).sum(1)
-            values = [*zip(columns, *map(np.ndarray.tolist, (best.scores, best.logits, cosines)), strict=True)]
+            cosines = (self._classes.rows(best.columns) * rows[number * len(CROPS) + best.crops]).sum(1)
+            predictions = self._named(best.columns, best.scores, best.logits, cosines)
+            pairs = zip(predictions, best.columns.tolist(), best.crops.tolist(), strict=True)
             yield ImageResult(
                 f"image[{number}]" if names is None else names[number],
-                tuple(
-                    Prediction(classes.names[column], score, logit, cosine, classes.source(column))
-                    for column, score, logit, cosine in values[: self._top_k]
-                ),
+                predictions[: self._top_k],
                 unknown=best.unknown,
                 labels=tuple(
-                    Label(classes.names[column], score, CROPS[crop])
-                    for (column, score, *_), crop in zip(values, best.crops.tolist(), strict=True)
-                    if score > self._least[column]  # type: ignore[index]
+                    Label(one.label, one.score, CROPS[crop])
+                    for one, column, crop in pairs
+                    if one.score > self._least[column]  # type: ignore[index]
                 ),
             )
 
@@ -117,14 +114,15 @@ class Decision:
         return tuple(self._classes.names[column] for column, score in pairs if score >= least[column])
 
     def _predictions(self, ranked: Ranking, row: int, feature: Floats) -> tuple[Prediction, ...]:
-        count, classes = max(self._top_k, 2), self._classes
-        columns = ranked.columns[row, :count]
-        cosines = classes.rows(columns) @ feature
-        values = (ranked.scores[row, :count], ranked.logits[row, :count], cosines)
-        return tuple(
-            Prediction(classes.names[column], score, logit, cosine, classes.source(column))
-            for column, score, logit, cosine in zip(columns.tolist(), *map(np.ndarray.tolist, values), strict=True)
-        )
+        columns = ranked.columns[row, : max(self._top_k, 2)]
+        values = (ranked.scores[row, : len(columns)], ranked.logits[row, : len(columns)])
+        return self._named(columns, *values, self._classes.rows(columns) @ feature)
+
+    def _named(self, columns: Indices, *values: Floats) -> tuple[Prediction, ...]:
+        """Return classes (K,) with their scores, logits and cosines."""
+        names, source = self._classes.names, self._classes.source
+        cells = zip(columns.tolist(), *map(np.ndarray.tolist, values), strict=True)
+        return tuple(Prediction(names[at], score, logit, cosine, source(at)) for at, score, logit, cosine in cells)
 
     def _reason(self, ranked: Ranking, row: int) -> str | None:
         """Return why the image is called unknown; None if it is not."""

@@ -143,43 +143,36 @@ def check_new_photos(
     """
     model = None if bundle.trained is None else bundle.trained.model
     model = model if bank.fitted is None else ClassModel.from_tensors(bank.fitted)
-    stored = bank.photos if model is None else {name: bank.photos[name] for name in photos if name in bank.photos}
-    names = [*dict.fromkeys([*stored, *photos])]
-    sums, counts = dict[str, Any](), dict[str, float]()  # of photos that do not take part one by one
+    stored = {name: one for name, one in bank.photos.items() if model is None or name in photos}
+    others = dict[str, tuple[Any, float]]()  # sum and number of the photos that do not take part one by one
     for name, had in bank.photos.items():
         at_hand = had.rows if name in stored else had.rows[:0]
-        sums[name], counts[name] = had.total - at_hand.sum(0, dtype=np.float64), float(len(had) - len(at_hand))
+        others[name] = had.total - at_hand.sum(0, dtype=np.float64), float(len(had) - len(at_hand))
     if bundle.trained is not None:
         trained = bundle.trained.for_bank(bundle.bank, bank)
         for name, mean, count in zip(trained.names, trained.means, trained.counts.tolist(), strict=True):
-            sums[name] = sums.get(name, 0.0) + count * mean.astype(np.float64)
-            counts[name] = counts.get(name, 0.0) + count
-    names += [name for name in sums if name not in {*names}]
-    number = np.array([counts.get(name, 0.0) for name in names])
-    means = np.array([sums.get(name, np.zeros(bank.dim)) for name in names]).reshape(-1, bank.dim)
-    means /= np.maximum(number, 1)[:, None]
+            total, number = others.get(name, (0.0, 0.0))
+            others[name] = total + count * mean.astype(np.float64), number + count
+    names = [*dict.fromkeys([*stored, *photos, *others])]
+    sums = [others.get(name, (np.zeros(bank.dim), 0.0)) for name in names]
+    counts = np.array([number for _, number in sums])
+    means = np.array([total for total, _ in sums]).reshape(-1, bank.dim) / np.maximum(counts, 1)[:, None]
     rows, labels, shown, judged = [np.empty((0, bank.dim), np.float32)], list[int](), list[str](), list[bool]()
     for label, name in enumerate(names):
-        before = stored.get(name)
-        old = {} if before is None else before.recent
-        counted = frozenset() if before is None else before.digest_set
-        new = (
-            {digest: row for digest, row in photos[name].recent.items() if digest not in counted}
-            if name in photos
-            else {}
-        )
-        rows += [row[None] for row in (*old.values(), *new.values())]
-        labels += [label] * (len(old) + len(new))
-        shown += [f"photo {n} of {name}" for n in range(1, len(old) + 1)]
+        old, added = (PhotoSet.of((), rows[0]) if one is None else one for one in (stored.get(name), photos.get(name)))
+        new = {digest: row for digest, row in added.recent.items() if digest not in old.digest_set}
+        rows += [old.rows, *(row[None] for row in new.values())]
+        labels += [label] * (len(old.rows) + len(new))
+        shown += [f"photo {n} of {name}" for n in range(1, len(old.rows) + 1)]
         shown += [files.get((name, digest), f"new photo {n} of {name}") for n, digest in enumerate(new, 1)]
-        judged += [False] * len(old) + [True] * len(new)
+        judged += [False] * len(old.rows) + [True] * len(new)
     return LabelCheck(
         names,
         np.concatenate(rows),
         np.array(labels, np.intp),
         shown,
         only=np.flatnonzero(judged),
-        others=Rivals(means, means, number, model),
+        others=Rivals(means, means, counts, model),
         twice=twice,
     )
 
