@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 
 SUFFIX = ".safetensors"
+_MOST_SHOWN = 20
 ENVIRONMENT = "SAR_BANK"
 """Prefix of the environment variables of a single command's options: ``SAR_BANK_ADD_CLASSES`` for ``add --classes``."""
 own_option = click.option
@@ -184,13 +185,6 @@ def locked(before: Workspace) -> Iterator[Workspace]:
         yield Workspace(before.bundle, bank, file)
 
 
-@contextmanager
-def changing(arguments: BankArguments) -> Iterator[Workspace]:
-    """Open a bank and lock it, for a change that reads no images."""
-    with locked(before_change(arguments)) as workspace:
-        yield workspace
-
-
 def write(arguments: BankArguments, before: Workspace, after: ClassBank, why: str = "", **more: Any) -> None:
     """Save a changed bank, and print what changed, how to undo it, and what to run again.
 
@@ -285,14 +279,14 @@ def read_phrases(names: Iterable[str], file: Path | None, check: Callable[[str],
     return classes | {name: phrases for name, phrases in from_file.items() if name_key(name) not in keys}
 
 
-def shown(findings: Sequence[Finding], most: int | None = None) -> Iterator[str]:
-    """Yield a line for each finding; with ``most``, for the first of them, and a last line that counts the rest."""
-    for finding in findings[:most]:
+def show_findings(findings: Sequence[Finding]) -> None:
+    """Print a line to stderr for each of the first findings, and one that counts the rest."""
+    for finding in findings[:_MOST_SHOWN]:
         name = f"{finding.name!r} " if finding.name else ""
         hint = "" if finding.suggestion is None else f" -> {finding.suggestion!r}"
-        yield f"Warning: {name}{finding.message} [{finding.kind}]{hint}"
-    if rest := len(findings) - len(findings[:most]):
-        yield f"and {rest:,} more"
+        click.echo(one_line(f"Warning: {name}{finding.message} [{finding.kind}]{hint}"), err=True)
+    if rest := len(findings[_MOST_SHOWN:]):
+        click.echo(f"and {rest:,} more", err=True)
 
 
 def counted(
@@ -300,12 +294,8 @@ def counted(
 ) -> Iterator[Chunk]:
     """Yield the chunks; on a terminal, show a bar that counts their items if there are more than ``hidden_up_to``."""
     started, done = time.perf_counter(), 0
-    with progress_bar(total, label, hidden_up_to, item_show_func=_rate) as bar:
+    with progress_bar(total, label, hidden_up_to, item_show_func=lambda rate: rate and f"{rate:,.0f}/s") as bar:
         for chunk in chunks:
             yield chunk
             done += size(chunk)
             bar.update(size(chunk), done / max(time.perf_counter() - started, 1e-9))
-
-
-def _rate(rate: float | None) -> str:
-    return "" if rate is None else f"{rate:,.0f}/s"

@@ -26,7 +26,7 @@ from sar_infer.cli.bank.common import (
     photos_option,
     read_phrases,
     save,
-    shown,
+    show_findings,
     write,
 )
 from sar_infer.cli.options import Refusal, emit
@@ -90,8 +90,7 @@ def create(
         read = read_photos(workspace.classifier, files, skip_unreadable=skip_unreadable)
     bank = edits.create(empty, phrases, rows, read.sets, by="sar-bank create")
     check = checked(workspace, read)
-    for line in shown([*check.confused()], 20):
-        click.echo(one_line(line), err=True)
+    show_findings([*check.confused()])
     better = arguments.file.with_stem(f"{arguments.file.stem}-2")
     sources = [word for path in photos for word in ("--photos", path)] + (["--classes", str(classes)] * bool(classes))
     command = shlex.join(["sar-bank", "create", str(better), *sources, *bundle_words(arguments)])

@@ -16,7 +16,6 @@ from sar_infer.cli.bank.common import (
     Workspace,
     again,
     before_change,
-    changing,
     classes_option,
     counted,
     exclude_option,
@@ -25,7 +24,7 @@ from sar_infer.cli.bank.common import (
     own_option,
     photos_option,
     read_phrases,
-    shown,
+    show_findings,
     write,
 )
 from sar_infer.cli.options import Refusal
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from sar_infer.evaluation.findings import Finding
     from sar_infer.text.names import Phrases
 
-_MOST_SHOWN = 20
 _CHUNK = 2048
 """Number of classes that are embedded together."""
 
@@ -105,7 +103,7 @@ def add(  # noqa: PLR0913 - one for each option
     check = checked(before, read)
     findings += check.confused()
     _refuse(findings, strict=strict)
-    _show(findings)
+    show_findings(findings)
     undo = again(arguments, "rollback", "--steps", "1")
     report_labels(arguments, check, f"{undo}; then the same command with --exclude {LIST}", strict=strict)
 
@@ -165,14 +163,9 @@ def _refuse(findings: Sequence[Finding], *, strict: bool) -> None:
     """
     bad = [finding for finding in findings if strict or finding.kind == "too-long"]
     if bad:
-        _show(bad)
+        show_findings(bad)
         reason = "--strict, and there are warnings" if strict else "not all of them can be embedded"
         raise Refusal(f"nothing was added: {reason} ({len(bad):,} finding{'s' if len(bad) > 1 else ''})")
-
-
-def _show(findings: Sequence[Finding]) -> None:
-    for line in shown(findings, _MOST_SHOWN):
-        click.echo(one_line(line), err=True)
 
 
 @on_bank({"Classes": "classes photos"})
@@ -278,7 +271,7 @@ def set_class(  # noqa: PLR0913 - one for each option
             "a class has --alias, --threshold, --background and --photos-only, and the bank --unknown-threshold; give "
             "CLASS with the former and leave it out with the latter"
         )
-    with changing(arguments) as workspace:
+    with locked(before_change(arguments)) as workspace:
         bank = workspace.bank
         if name is None:
             after = edits.set_unknown_threshold(bank, unknown_threshold, by="sar-bank set")
@@ -322,6 +315,6 @@ def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> Non
 
     if (to is None) == (steps is None):
         raise Refusal("expected --to STEP or --steps COUNT; sar-bank history BANK_FILE lists the steps")
-    with changing(arguments) as workspace:
+    with locked(before_change(arguments)) as workspace:
         target = edits.steps_back(workspace.bank, steps or 0) if to is None else to
         write(arguments, workspace, edits.rollback(workspace.bank, target, by="sar-bank rollback"))
