@@ -6,17 +6,9 @@ import functools
 from collections.abc import Iterable
 from typing import Literal, get_args
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Info,
-    ProcessCollector,
-    disable_created_metrics,
-)
+import prometheus_client as prometheus
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # they are time stamps of every counter, of no use here
+prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # they are time stamps of every counter, of no use here
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -36,9 +28,9 @@ class Metrics:
     """
 
     def __init__(self, reasons: Iterable[str] = ()) -> None:
-        registry = self.registry = CollectorRegistry()
-        counter, gauge = functools.partial(Counter, registry=registry), functools.partial(Gauge, registry=registry)
-        histogram = functools.partial(Histogram, registry=registry)
+        registry = self.registry = prometheus.CollectorRegistry()
+        counter, gauge = functools.partial(prometheus.Counter, registry=registry), functools.partial(prometheus.Gauge, registry=registry)
+        histogram = functools.partial(prometheus.Histogram, registry=registry)
         self.requests = counter("sar_requests", "Requests answered.", ["route", "code"])
         self.seconds = histogram(
             "sar_request_seconds", "From the first byte to the answer.", ["route"], buckets=_SECONDS
@@ -66,8 +58,8 @@ class Metrics:
         self.bank_usable = gauge("sar_bank_usable", "0 if the bank file cannot be read and older classes answer.")
         self.ready = gauge("sar_ready", "1 if the last self-test of the model passed.")
         self.provider = gauge("sar_execution_provider", "The execution provider in use.", ["requested", "actual"])
-        self.model = Info("sar_model", "The bundle that answers.", registry=registry)
-        ProcessCollector(registry=registry)  # memory, CPU and descriptors of the server, without its workers
+        self.model = prometheus.Info("sar_model", "The bundle that answers.", registry=registry)
+        prometheus.ProcessCollector(registry=registry)  # memory, CPU and descriptors of the server, without its workers
         self.bank_usable.set(1)
         for labelled, labels in (
             (self.rejected, reasons),

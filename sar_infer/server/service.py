@@ -18,7 +18,6 @@ from sar_infer.server.model.engine import Engine
 from sar_infer.server.model.sizing import bodies_limit, memory_limit
 from sar_infer.server.problems import CODES, Problem, Quota
 from sar_infer.server.settings import Settings
-from sar_infer.text.names import Phrases
 
 _SELF_TEST_EVERY = 2.0
 _SELF_TEST_SECONDS = 10.0
@@ -26,9 +25,6 @@ _LARGE = 2**16
 _MOST_CHANGES = 64
 _LOOK_EVERY = 1.0
 """Seconds between two looks at the engine and the bank file."""
-_LOOK_SECONDS = 2.0
-"""Seconds that an answer waits for a look at the bank file."""
-NO_PHRASES: Phrases = {}
 T = TypeVar("T")
 _log = logging.getLogger("sar_infer.server")
 

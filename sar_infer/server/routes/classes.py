@@ -153,38 +153,37 @@ async def put_class(
     phrases, photographed = {name: texts}, {} if photos is None else {name: photos}
     done: list[tuple[int, dict[str, Any]]] = []
 
-    def put(bank: ClassBank) -> ClassBank:
+    def put(bank: ClassBank) -> tuple[ClassBank, dict[str, Any], list[Finding]]:
         engine = service.engine
         if {engine.bundle.manifest.encoder_digest, encoder or bank.encoder_digest} != {bank.encoder_digest}:
             raise Problem("overloaded", "the bundle was replaced meanwhile; send the call again", BUSY_SECONDS)
-        return put_classes(bank, phrases, photographed, engine.classifier.class_rows, by=_BY)
-
-    whole = await service.engine.banks.whole(bank)
-    with service.lease():
-        put_ahead = await in_thread(lambda: ahead(whole, put))  # a name takes longer to embed than all else
-
-    def edit(bank: ClassBank) -> ClassBank:
-        position, bundle = bank.lookup.get(name), service.engine.bundle
-        if position is not None and if_none_match is not None:
-            raise Problem("precondition-failed", f"class {bank.names[position]!r} exists already")
-        after = put_ahead(bank)
+        after = put_classes(bank, phrases, photographed, engine.classifier.class_rows, by=_BY)
         entry, findings = after.entry(name), list[Finding]()
         if len(bank.names) <= LARGE and not change.photos_only:
-            findings += name_findings(bank, bundle, texts_to_embed(bank, phrases, photographed))
+            findings += name_findings(bank, engine.bundle, texts_to_embed(bank, phrases, photographed))
+        content = _shown(entry)
         if photos is not None:
             files = {(entry.name, digest): label for digest, label in labels.items()}
-            findings += check_new_photos(bank, bundle, {entry.name: photos}, files).findings()
-        if strict and findings:
-            raise Problem("conflict", f"nothing was changed (strict): {entry.name!r} {findings[0].message}")
-        content = _shown(entry)
-        content["findings"] = [] if after is bank else [vars(finding) for finding in findings]
-        if photos is not None:
-            counted = frozenset() if position is None else bank.photos_of(name).digest_set
+            findings += check_new_photos(bank, engine.bundle, {entry.name: photos}, files).findings()
+            counted = frozenset() if bank.lookup.get(name) is None else bank.photos_of(name).digest_set
             content["known"] = len(images) - len(photos.digest_set - counted)
             if why := fit_advice(bank, after):
                 content["advice"] = f"{why}: sar-bank fit"
         if after.calibration_holds is not None:
             content["calibrated"] = after.calibration_holds
+        return after, content | {"findings": [] if after is bank else [*map(vars, findings)]}, findings
+
+    whole = await service.engine.banks.whole(bank)
+    with service.lease():
+        put_ahead = await in_thread(lambda: ahead(whole, put))
+
+    def edit(bank: ClassBank) -> ClassBank:
+        position = bank.lookup.get(name)
+        if position is not None and if_none_match is not None:
+            raise Problem("precondition-failed", f"class {bank.names[position]!r} exists already")
+        after, content, findings = put_ahead(bank)
+        if strict and findings:
+            raise Problem("conflict", f"nothing was changed (strict): {content['name']!r} {findings[0].message}")
         done.append((201 if position is None else 200, content))
         return after
 
