@@ -29,7 +29,8 @@ class Metrics:
 
     def __init__(self, reasons: Iterable[str] = ()) -> None:
         registry = self.registry = prometheus.CollectorRegistry()
-        counter, gauge = functools.partial(prometheus.Counter, registry=registry), functools.partial(prometheus.Gauge, registry=registry)
+        counter = functools.partial(prometheus.Counter, registry=registry)
+        gauge = functools.partial(prometheus.Gauge, registry=registry)
         histogram = functools.partial(prometheus.Histogram, registry=registry)
         self.requests = counter("sar_requests", "Requests answered.", ["route", "code"])
         self.seconds = histogram(

@@ -58,9 +58,8 @@ async def _service(request: Request) -> Service:
     return service
 
 
-async def _keyed(request: Request) -> Service:
+async def _keyed(service: Annotated[Service, Depends(_service)]) -> Service:
     """Return the service if it has a key; ``front`` has checked that this request carries it."""
-    service: Service = request.app.state.service
     if service.settings.key is None:
         also = "" if service.settings.bank else ", to change classes also with --bank FILE"
         raise Problem("writes-disabled", f"this server was started without a key; start it with SAR_API_KEY{also}")
@@ -85,15 +84,14 @@ Writable = Annotated[Service, Depends(_writable)]
 
 
 async def read_call(
-    request: Request, service: Service, model: type[Model], fields: Sequence[str] = (), alone: Model | None = None
+    request: Request, service: Service, model: type[Model], alone: Model | None = None
 ) -> tuple[Model, Sequence[ImageInput]]:
     """Return the fields and the images of a call that is JSON, a form or the bytes of one image.
 
     Args:
         request: Its body has been read and counted already.
         service: Its limits apply.
-        model: The fields of JSON, of which ``images`` has the images.
-        fields: The fields that a form may have in addition to images.
+        model: The fields of JSON and of a form, of which ``images`` has the images.
         alone: The fields of a call that is one image; None if a call may not be one.
 
     Raises:
@@ -101,7 +99,7 @@ async def read_call(
     """
     kind = request.headers.get("content-type", BYTES).partition(";")[0].strip().lower()
     if kind == FORM:
-        return await _read_form(request, service.settings.limits, model, fields)
+        return await _read_form(request, service.settings.limits, model)
     if kind == "application/json" or (kind == _CURL and (await request.body()).lstrip()[:1] == b"{"):
         call = await read_json(request, service, model)
         return call, await read_images(service, getattr(call, "images", None))
@@ -223,9 +221,8 @@ class _Parser(MultiPartParser):
     """UTF-8, whatever the client names: some of Python's codecs raise other errors or take hours."""
 
 
-async def _read_form(
-    request: Request, limits: Limits, model: type[Model], fields: Sequence[str]
-) -> tuple[Model, Sequence[ImageInput]]:
+async def _read_form(request: Request, limits: Limits, model: type[Model]) -> tuple[Model, Sequence[ImageInput]]:
+    fields = [name for name in model.model_fields if name != "images"]
     parser = _Parser(
         request.headers,
         request.stream(),

@@ -190,16 +190,16 @@ class Service:
         """
         with self.changes.hold(1):
             await self.writing.acquire()
-            if bank is not None:
-                self.writing.release()  # it had to wait for a reload only
-                return await self.finished(self.engine.banks.change(bank, edit, if_match, existing))
+        if bank is not None:
+            self.writing.release()  # it had to wait for a reload only
 
         async def changed() -> ClassBank:
             try:
-                return await self.engine.banks.change(None, edit, if_match, existing)
+                return await self.engine.banks.change(bank, edit, if_match, existing)
             finally:
-                self.writing.release()
-                await self._look()
+                if bank is None:
+                    self.writing.release()
+                    await self._look()
 
         return await self.finished(changed())
 

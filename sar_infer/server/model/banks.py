@@ -103,8 +103,7 @@ class Banks:
         self._most = banks_limit(settings, memory_limit())
         self._open: OrderedDict[str, OpenBank] = OrderedDict()
         self._size = 0
-        self._looks: WeakValueDictionary[tuple[str | None, ...], Shared[list[Stamp]]] = WeakValueDictionary()
-        self._openings: WeakValueDictionary[str | None, Shared[OpenBank | None]] = WeakValueDictionary()
+        self._looks: WeakValueDictionary[str | None, Shared[OpenBank]] = WeakValueDictionary()
         self._locks: WeakValueDictionary[str | None, asyncio.Lock] = WeakValueDictionary()
         manifest = self._bundle.manifest
         self._plain = ClassModel.unfitted(manifest.embed_dim, manifest.logit_scale)
@@ -150,7 +149,7 @@ class Banks:
         banks = [self._known(name) for name in names]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_OPEN_SECONDS if None in banks else _LOOK_SECONDS):
-                banks = await self._look(names)
+                banks = await asyncio.gather(*map(self._look, names))
         for name, bank in zip(names, banks, strict=True):
             if bank is None:
                 raise Problem("bank-unusable", f"bank {name}: its disk does not answer", BUSY_SECONDS)
@@ -164,7 +163,7 @@ class Banks:
         """Take up what others have written to the file of ``--bank``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_SECONDS):
-                await self._look((None,))
+                await self._look(None)
 
     async def whole(self, name: str | None) -> ClassBank:
         """Return a bank as a whole; one of the folder is read for this call.
@@ -226,40 +225,30 @@ class Banks:
     def _known(self, name: str | None) -> OpenBank | None:
         return self.main if name is None else self._open.get(name)
 
-    async def _look(self, names: tuple[str | None, ...]) -> list[OpenBank | None]:
-        """Look at files off the event loop, and open what has changed.
+    async def _look(self, name: str | None) -> OpenBank:
+        """Look at a file off the event loop, and open the bank if it has changed.
 
-        Calls that come together share a look, and the opening of a bank, which begins after all of them.
+        Calls that come together share a look, which begins after all of them.
 
         Raises:
             Problem: ``not-found``.
         """
-        if names == (None,) and self._path is None:
-            return [self.main]
-        look = self._looks.setdefault(names, Shared(lambda: in_thread(lambda: [self._stamp(name) for name in names])))
-        stamps = await asyncio.shield(look())
-        return [await self._fresh(name, stamp) for name, stamp in zip(names, stamps, strict=True)]
+        if name is None and self._path is None:
+            return self.main
 
-    async def _fresh(self, name: str | None, stamp: Stamp) -> OpenBank:
-        """Return a bank that is open, if its file has this stamp; else open it."""
-        bank = self._known(name)
-        if bank is None or not _holds(bank, stamp):
+        async def look() -> OpenBank:
+            bank = await in_thread(lambda: self._opened(name))
+            self._keep(name, bank)
+            if bank is None:
+                raise _missing(name)
+            return bank
 
-            async def opened() -> OpenBank | None:
-                bank = await in_thread(lambda: self._opened(name))
-                self._keep(name, bank)
-                return bank
-
-            bank = await asyncio.shield(self._openings.setdefault(name, Shared(opened))())
-        elif name is not None:
-            self._open.move_to_end(name)
-        if bank is None:
-            raise _missing(name)
-        return bank
+        return await asyncio.shield(self._looks.setdefault(name, Shared(look))())
 
     def _opened(self, name: str | None) -> OpenBank | None:
         """Return a bank as its file has it now; None if the file is gone."""
-        bank, stamp = self._known(name), self._stamp(name)
+        path = self._path if name is None else self._named(name)
+        bank, stamp = self._known(name), None if path is None else stamp_of(path)
         if stamp is None and name is not None:
             return None
         if bank is not None and _holds(bank, stamp):
@@ -300,10 +289,6 @@ class Banks:
         while self._size > self._most and len(self._open) > 1:
             self._size -= self._open.popitem(last=False)[1].size
         self._metrics.open_banks.set(len(self._open))
-
-    def _stamp(self, name: str | None) -> Stamp:
-        path = self._path if name is None else self._named(name)
-        return None if path is None else stamp_of(path)
 
     def _named(self, name: str) -> Path:
         return cast("Path", self._folder) / (name + SUFFIX)

@@ -144,7 +144,7 @@ async def put_class(
     change = ClassChange()
     images: Sequence[ImageInput] = ()
     if await request.body():
-        change, images = await read_call(request, service, ClassChange, ("phrases", "photos_only"), change)
+        change, images = await read_call(request, service, ClassChange, change)
     if change.photos_only and not images:
         raise Problem("invalid-request", "photos_only: expected images too")
     name = clean_name(name)

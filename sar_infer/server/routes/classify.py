@@ -112,7 +112,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     A raw body is one image; if it cannot be read, the answer is a problem. In multipart and JSON a bad image fails
     only: its result has ``error`` set. Options stand in the query, or in the multipart or JSON body.
     """
-    call, images = await read_call(request, service, ClassifyRequest, [*ClassifyOptions.model_fields], query)
+    call, images = await read_call(request, service, ClassifyRequest, query)
     phrases = cleaned(call.classes or query.classes, service.settings.limits)
     only = chooses_only(call.mode or query.mode, bool(phrases))
     options = DecisionOptions(

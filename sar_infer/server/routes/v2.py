@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Path, Request, Response
@@ -44,7 +44,6 @@ Model = Annotated[
 ]
 _ALIAS = "sar-clip"
 """A name that the model always has, in addition to that of its bundle's folder."""
-_INPUTS = {"IMAGE": "BYTES", "CLASSES": "BYTES"}
 _OUTPUTS = {"SCORES": "FP32", "LABELS": "BYTES", "EMBEDDING": "FP32"}
 """Datatypes by name."""
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -60,15 +59,15 @@ class InputParameters(BaseModel):
     """Parameters of an input; others are ignored."""
 
     binary_data_size: Annotated[int, Field(ge=0)] | None = None
-    shared_memory_region: str | None = Field(default=None, description="refused")
+    shared_memory_region: None = Field(default=None, description="refused")
 
 
 class InferInput(BaseModel):
     """One input tensor; ``data`` is flat or nested, row by row."""
 
-    name: str
+    name: Literal["IMAGE", "CLASSES"]
     shape: Annotated[list[Annotated[int, Field(ge=0)]], _FEW]
-    datatype: str
+    datatype: Literal["BYTES"]
     parameters: InputParameters = InputParameters()
     data: list[Any] | None = None
 
@@ -77,13 +76,13 @@ class OutputParameters(BaseModel):
     """Parameters of an output; others are ignored."""
 
     binary_data: bool | None = None
-    shared_memory_region: str | None = Field(default=None, description="refused")
+    shared_memory_region: None = Field(default=None, description="refused")
 
 
 class InferOutput(BaseModel):
     """One requested output."""
 
-    name: str
+    name: Literal["SCORES", "LABELS", "EMBEDDING"]
     parameters: OutputParameters = OutputParameters()
 
 
@@ -150,7 +149,7 @@ async def model_metadata(service: Serving, model: Model) -> Response:
     shapes = {"SCORES": [-1, -1], "LABELS": [-1, -1], "EMBEDDING": [-1, manifest.embed_dim]}
     inputs, outputs = (
         [{"name": name, "datatype": kind, "shape": shapes.get(name, [-1])} for name, kind in tensors.items()]
-        for tensors in (_INPUTS, _OUTPUTS)
+        for tensors in ({"IMAGE": "BYTES", "CLASSES": "BYTES"}, _OUTPUTS)
     )
     metadata = {"name": model, "versions": [manifest.digest[:12]], "platform": "onnx_onnxv1"}
     return JSONResponse(metadata | {"inputs": inputs, "outputs": outputs})
@@ -236,10 +235,6 @@ def read_tensors(
     call = parse(InferRequest, body[:length], limits)
     binary = _split(call, memoryview(body)[length:])
     call.outputs = call.outputs or [InferOutput(name="SCORES"), InferOutput(name="LABELS")]
-    for output in call.outputs:
-        if output.name not in _OUTPUTS or output.parameters.shared_memory_region is not None:
-            expected = f"expected {', '.join(_OUTPUTS)}, not in shared memory"
-            raise Problem("invalid-request", f"output {output.name!r:.80}: {expected}")
     inputs = {tensor.name: tensor for tensor in call.inputs}
     if (image := inputs.get("IMAGE")) is None:
         raise Problem("invalid-request", "inputs: expected IMAGE")
@@ -268,27 +263,21 @@ def _split(call: InferRequest, rest: memoryview) -> dict[str, memoryview]:
     """Return the binary data of each input by its name, in order and to the last byte."""
     for kind, tensors in (("input", call.inputs), ("output", call.outputs)):
         names = [tensor.name for tensor in tensors]
-        for i, name in enumerate(names):
-            if name in names[:i]:
-                raise Problem("invalid-request", f"{kind} {name!r:.80} is given twice")
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise Problem("invalid-request", f"{kind} {twice!r} is given twice")
     binary: dict[str, memoryview] = {}
     for tensor in call.inputs:
         size = tensor.parameters.binary_data_size
-        if tensor.parameters.shared_memory_region is not None:
-            raise _wrong(tensor, "shared memory is not supported, send the data")
         if (size is None) == (tensor.data is None) or len(rest) < (size or 0):
             raise _wrong(tensor, "expected either data or binary_data_size, and as many bytes after the JSON")
         binary[tensor.name], rest = rest[: size or 0], rest[size or 0 :]
     if rest:
         raise Problem("bad-request", f"{len(rest)} bytes of binary data belong to no input")
-    for tensor in call.inputs:
-        if tensor.datatype != _INPUTS.get(tensor.name):
-            raise _wrong(tensor, f"expected IMAGE or CLASSES of datatype BYTES, got {tensor.datatype!r:.40}")
     return binary
 
 
 def _wrong(tensor: InferInput, problem: str) -> Problem:
-    return Problem("invalid-request", f"input {tensor.name!r:.80}: {problem}")
+    return Problem("invalid-request", f"input {tensor.name!r}: {problem}")
 
 
 def _values(tensor: InferInput, binary: memoryview) -> list[bytes] | list[str]:
