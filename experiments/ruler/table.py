@@ -1,11 +1,13 @@
 """Print the ruler: each SAR against other runs on the same photos, classes and seed, over splits and seeds.
 
     python experiments/ruler/table.py [experiments/results/ruler …]
+    python experiments/ruler/table.py --against "CoOp, SAR" experiments/results/ruler_default
 
 Switched, trained classes have the learned prompt and all others the hand-crafted one. Joint H is over both kinds of
 classes together, the class model's too. Differences are means over the pairs of runs, with half the width of a 95 %
 interval by Student's t where there are three or more. *Above the better*: the better of plain and switched with SAR,
-minus the better of plain and switched without, each by its mean.
+minus the better of plain and switched without, each by its mean. *Against* a run: joint H under the class model of the
+learned prompt, minus that run's, on each set and on the mean of the sets.
 """
 
 from __future__ import annotations
@@ -121,14 +123,39 @@ def table(runs: Runs, data: str) -> list[list[str]]:
     return lines
 
 
+def against(runs: Runs, rival: str, sets: list[str]) -> list[list[str]]:
+    """Return the rows of all runs against one of them, heads first."""
+    lines = [["class model", "pairs", *sets, "mean of the sets"]]
+    for name, of_pair in runs.items():
+        gaps: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
+        for (data, deal, seed), one in of_pair.items():
+            if other := runs[rival].get((data, deal, seed)):
+                gaps[deal, seed][data] = one["class model"] - other["class model"]
+        whole = [mean(gap.values()) for gap in gaps.values() if len(gap) == len(sets)]
+        each = [interval([gap[data] for gap in gaps.values() if data in gap]) for data in sets]
+        lines.append([name, str(len(whole)), *each, interval(whole)])
+    return lines
+
+
+def show(lines: list[list[str]]) -> None:
+    """Print a Markdown table, heads first."""
+    for cells in (lines[0], ["---"] * len(lines[0]), *lines[1:]):
+        print("| " + " | ".join(cells) + " |")
+
+
 def main() -> None:
-    """Print a Markdown table for each data set."""
-    runs = read([Path(folder) for folder in sys.argv[1:] or FOLDERS])
-    for data in sorted({pair[0] for of_pair in runs.values() for pair in of_pair}):
-        heads, *lines = table(runs, data)
+    """Print a Markdown table for each data set, or one of all runs against one."""
+    rival, folders = "", sys.argv[1:]
+    if folders[:1] == ["--against"]:
+        rival, *folders = folders[1:]
+    runs = read([Path(folder) for folder in folders or FOLDERS])
+    sets = sorted({pair[0] for of_pair in runs.values() for pair in of_pair})
+    if rival:
+        show(against(runs, rival, sets))
+        return
+    for data in sets:
         print(f"\n**{data}**\n")
-        for cells in (heads, ["---"] * len(heads), *lines):
-            print("| " + " | ".join(cells) + " |")
+        show(table(runs, data))
 
 
 if __name__ == "__main__":

@@ -249,7 +249,7 @@ def build(kind: type[T], settings: Mapping[str, Any], source: str) -> T:
 
 
 def coerce(kind: Any, value: Any) -> Any:
-    """Convert a value to the annotated type; text from the command line is read as that type.
+    """Convert a value to the annotated type; text is parsed as that type, and empty text as None where that is allowed.
 
     Raises:
         ValueError: it cannot be; the message says what was expected.
@@ -260,7 +260,7 @@ def coerce(kind: Any, value: Any) -> Any:
             return value
         raise ValueError(f"expected one of {', '.join(map(str, options))}, got {value!r}")
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        return None if value is None else coerce(typing.get_args(kind)[0], value)
+        return None if value in (None, "") else coerce(typing.get_args(kind)[0], value)
     if typing.get_origin(kind) is Mapping:
         return value
     if kind is bool:

@@ -48,6 +48,7 @@ def test_a_section_with_a_typo_is_refused() -> None:
         (bool, "no", False),
         (bool, True, True),
         (int | None, None, None),
+        (str | None, "", None),
     ],
 )
 def test_text_is_read_as_its_type(kind: object, value: object, expected: object) -> None:
