@@ -137,25 +137,16 @@ def against(runs: Runs, rival: str, sets: list[str]) -> list[list[str]]:
     return lines
 
 
-def show(lines: list[list[str]]) -> None:
-    """Print a Markdown table, heads first."""
-    for cells in (lines[0], ["---"] * len(lines[0]), *lines[1:]):
-        print("| " + " | ".join(cells) + " |")
-
-
 def main() -> None:
     """Print a Markdown table for each data set, or one of all runs against one."""
-    rival, folders = "", sys.argv[1:]
-    if folders[:1] == ["--against"]:
-        rival, *folders = folders[1:]
+    rival, folders = (sys.argv[2], sys.argv[3:]) if sys.argv[1:2] == ["--against"] else ("", sys.argv[1:])
     runs = read([Path(folder) for folder in folders or FOLDERS])
     sets = sorted({pair[0] for of_pair in runs.values() for pair in of_pair})
-    if rival:
-        show(against(runs, rival, sets))
-        return
-    for data in sets:
-        print(f"\n**{data}**\n")
-        show(table(runs, data))
+    tables = {f"against {rival}": against(runs, rival, sets)} if rival else {data: table(runs, data) for data in sets}
+    for title, (heads, *lines) in tables.items():
+        print(f"\n**{title}**\n")
+        for cells in (heads, ["---"] * len(heads), *lines):
+            print("| " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":
