@@ -216,6 +216,26 @@ def serving() -> None:
     save(drawing, "serving", "Images a second of sar-serve, LitServe and mosec with 1, 8 and 32 clients")
 
 
+def encoders() -> None:
+    """Published accuracy of encoders over the measured time of a photo, in INT8 and in float32."""
+    drawing, axes = figure(7.2, 4.2)
+    for row in table(ROOT / "docs" / "encoders.md"):
+        if row["ImageNet"] == "–":
+            continue
+        accuracy, times = number(row["ImageNet"]), [number(row["ms in INT8"]), number(row["ms"])]
+        axes.plot(times, [accuracy] * 2, color=COLOURS[4], linewidth=1)
+        axes.plot(times[:1], [accuracy], "o", color=COLOURS[1])
+        axes.plot(times[1:], [accuracy], "o", color=COLOURS[0])
+        shift = (7, 6 if row["encoder"].startswith("PE") else 0)  # SigLIP 2 B/16 is nearly as accurate
+        axes.annotate(row["encoder"], (max(times), accuracy), shift, textcoords="offset points", va="center", size=9)
+    axes.set(xscale="log", xlim=(25, 9000), xlabel="processor time of a photo, ms", ylabel="ImageNet accuracy, %")
+    axes.set_xticks([30, 100, 300, 1000, 3000], ["30", "100", "300", "1,000", "3,000"])
+    axes.grid(visible=True)
+    names = {"INT8": COLOURS[1], "float32": COLOURS[0]}
+    axes.legend(handles=[axes.plot([], [], "o", color=colour, label=name)[0] for name, colour in names.items()])
+    save(drawing, "encoders", "Published zero-shot accuracy of ten encoders over the time of a photo on two cores")
+
+
 def throughput() -> None:
     """Images a second, file to answer, against open_clip."""
     labels = {"open_clip": "open_clip", "fp32": "sar-clip", "int8": "sar-clip, INT8"}
@@ -269,7 +289,7 @@ def sar() -> None:
     )
 
 
-CHARTS = (shots, worth, added, promise, unknown, wrong_labels, serving, throughput, cold_start, sar)
+CHARTS = (shots, worth, added, promise, unknown, wrong_labels, encoders, serving, throughput, cold_start, sar)
 
 
 def main() -> None:
