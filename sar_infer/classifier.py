@@ -757,7 +757,7 @@ class Classifier(Embedder):
             {k: one for k, one in classes.items() if isinstance(one, ClassSet)} if isinstance(classes, Mapping) else {}
         )
         if banks:
-            decide = by_bank({name: self.decide(one, top_k, options) for name, one in banks.items()})
+            decide = by_bank(banks, lambda one: self.decide(one, top_k, options))
         else:
             chosen = classes if isinstance(classes, ClassSet) else self.class_set(cast("Classes | None", classes))
             decide = self.decide(chosen, top_k, options)

@@ -133,7 +133,7 @@ class Answerer:
             classes = self.classifier.class_set(options.classes, options.only, bank)
             return self.classifier.decide(classes, options.top_k, decision)
 
-        self._decide: Decide = by_bank({k: decide(one) for k, one in banks.items()}) if banks else decide(bank)
+        self._decide: Decide = by_bank(banks, decide) if banks else decide(bank)
         self.columns = Columns(
             decision.coverage is not None,
             decision.explain,

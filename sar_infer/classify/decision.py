@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from sar_infer.images.preprocess import CROPS
 from sar_infer.measures import COVERAGES, Doubles
 from sar_infer.results import PLAIN, DecisionOptions, Explanation, ImageResult, Label, Prediction
 
+T = TypeVar("T")
 Decide = Callable[..., Iterator[ImageResult]]
 """Takes and yields what `Decision` does."""
 _NEAREST = 3
@@ -168,8 +170,22 @@ class Decision:
         )
 
 
-def by_bank(decisions: Mapping[str, Decision]) -> Decide:
-    """Return what makes of each image one result, which has the result by each bank."""
+def by_bank(banks: Mapping[str, T], decision: Callable[[T], Decide]) -> Decide:
+    """Return what makes of each image one result, which has the result by each bank.
+
+    Args:
+        banks: Banks or their classes, by name.
+        decision: Returns what makes the results of one.
+
+    Raises:
+        InputError: A bank does not have what the call asks for; the message names it.
+    """
+    decisions = dict[str, Decide]()
+    for name, bank in banks.items():
+        try:
+            decisions[name] = decision(bank)
+        except InputError as error:
+            raise InputError(f"bank {name}: {error}") from None
 
     def decide(rows: Floats, names: Sequence[str] | None = None) -> Iterator[ImageResult]:
         for results in zip(*(decision(rows, names) for decision in decisions.values()), strict=True):

@@ -268,8 +268,8 @@ class Banks:
         if name is not None:
             whole = self._bank_file(name).bank
             classes = self._classifier.class_set(bank=whole)
-            slim = dataclasses.replace(self._plain, unknown=classes.model.unknown, sets=classes.model.sets)
-            classes = dataclasses.replace(classes, model=slim)  # the rest of the model is for fitting and grouping
+            used = {field: getattr(classes.model, field) for field in ("unknown", "sets", "photos")}
+            classes = dataclasses.replace(classes, model=dataclasses.replace(self._plain, **used))  # fits use the rest
             size = _NAME_BYTES * len(classes.names) + sum({id(a): a.nbytes for a in _arrays(classes)}.values())
             return OpenBank(name, stamp, classes, whole.content_digest, size, time.monotonic())
         whole = self._bundle.bank if self._file is None else self._file.look()

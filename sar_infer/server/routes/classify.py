@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -11,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError, to_json
 from starlette.datastructures import QueryParams
 
+from sar_infer.classify.decision import Decide, by_bank
 from sar_infer.classify.output import optional_fields
 from sar_infer.results import DecisionOptions, ImageResult
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import milliseconds
-from sar_infer.server.model.line import Finish, Outcome
+from sar_infer.server.model.line import Outcome
 from sar_infer.server.openapi import IMAGE_TYPES, answer, form, problems, request_body
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.request import (
@@ -125,16 +125,20 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     with service.lease() as engine, service.images.hold(len(images)):
         names: list[str] | list[None] = query.bank or [None]
         banks = [await engine.class_set(bank, phrases, only) for bank in await engine.banks.open(*names)]
-        decides = [engine.decide(classes, call.top_k or query.top_k or 5, options) for classes, _ in banks]
-        finish: Finish[Any] = decides[0] if len(decides) == 1 else _together(decides)
+        sets, top_k = [classes for classes, _ in banks], call.top_k or query.top_k or 5
+        if len(sets) == 1:
+            decide: Decide = engine.decide(sets[0], top_k, options)
+        else:
+            named = dict(zip(query.bank, sets, strict=True))
+            decide = by_bank(named, lambda classes: engine.decide(classes, top_k, options))
         outcomes = await engine.line.each(
-            images, finish, sum(len(classes.names) for classes, _ in banks), several=options.several
+            images, decide, sum(len(classes.names) for classes in sets), several=options.several
         )
     if call is query and (error := outcomes[0].error):
         raise Problem(IMAGE_CODES[error.kind], str(error))
     answers = []
-    for place, (classes, digest) in enumerate(banks):
-        own = outcomes if len(banks) == 1 else [_part(outcome, place) for outcome in outcomes]
+    for name, (classes, digest) in zip(names, banks, strict=True):
+        own = outcomes if len(banks) == 1 else [_of_bank(outcome, str(name)) for outcome in outcomes]
         for outcome in own:
             _count(outcome, service.metrics)
         results = [_result(number, outcome) for number, outcome in enumerate(own)]
@@ -149,14 +153,10 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     return Response(to_json(content), media_type="application/json")
 
 
-def _together(decides: Sequence[Finish[ImageResult]]) -> Finish[tuple[ImageResult, ...]]:
-    """Return the function that makes of unit rows (N, D) the results of several banks for each."""
-    return lambda rows: zip(*(decide(rows) for decide in decides), strict=True)
-
-
-def _part(outcome: Outcome[Any], place: int) -> Outcome[ImageResult]:
+def _of_bank(outcome: Outcome[ImageResult], name: str) -> Outcome[ImageResult]:
     """Return the outcome of one of several banks."""
-    return outcome if outcome.value is None else dataclasses.replace(outcome, value=outcome.value[place])
+    banks = None if outcome.value is None else outcome.value.banks
+    return outcome if banks is None else dataclasses.replace(outcome, value=banks[name])
 
 
 def _count(outcome: Outcome[ImageResult], metrics: Metrics) -> None:

@@ -63,6 +63,7 @@ async def model(service: Serving) -> Response:
         "trained": 0 if engine.bundle.trained is None else len(engine.bundle.trained.names),
         "provider": engine.provider,
         "unknown": classes is not None and len(classes.model.unknown) > 0,
+        "several": classes is not None and classes.model.photos > 0,
         "precision": engine.classifier.choice.precision,
         "sizes": dataclasses.asdict(engine.sizes),
         "writes": service.settings.writable,

@@ -121,8 +121,8 @@ function drawThresholds() {
     if (state.unknown === "server") state.unknown = "";
   }
   $("unknown").value = state.unknown;
-  $("several").disabled = !offers;
-  if (!offers) state.several = false;
+  $("several").disabled = !state.model.several;
+  if (!state.model.several) state.several = false;
   $("several").checked = state.several;
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import itertools
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -21,10 +22,12 @@ from support.servers import Local, Server, local_server, serving, wait_for
 
 from sar_infer import ClassBank, Classifier, Client
 from sar_infer.cli.bank import main as sar_bank
+from sar_infer.cli.classify import main as sar_classify
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model import banks
 from sar_infer.server.settings import Settings
 
+CLOTHES = Path(__file__).parents[3] / "examples" / "clothes"
 KEY = {"Authorization": "Bearer k"}
 IMAGE = {"Content-Type": "image/jpeg", **KEY}
 NAMES = {"shop": ("mug", "teapot"), "zoo": ("zebra", "okapi", "lion"), "a.b-c_1": ("one",)}
@@ -96,6 +99,44 @@ def test_several_banks_answer_from_one_encoding_each_under_its_name(server: Loca
     for name, own in answer["banks"].items():
         alone = classify(server, name).json()
         assert {field: alone[field] for field in own} == own
+
+
+def test_several_things_by_each_of_several_banks(tmp_path: Path) -> None:
+    folder, image = tmp_path / "banks", CLOTHES / "test" / "hat" / "00.jpg"
+    folder.mkdir()
+    expected = dict[str, Any]()
+    for name, classes in (("head", ("hat", "dress")), ("legs", ("trousers", "jacket"))):
+        photos = {one: sorted((CLOTHES / "train" / one).iterdir())[:6] for one in classes}
+        made = Classifier.from_examples(photos, device="cpu")
+        made.save(folder / f"{name}.safetensors")
+        expected[name] = [[*one[:2], list(one.box)] for one in made.classify(image, several=True).labels]
+    assert [bool(labels) for labels in expected.values()] == [True, False]
+    names = str(folder / "names.safetensors")
+    for arguments in (["create", names, "--classes", "hat,mug"], ["set", names, "--unknown-threshold", "0.3"]):
+        assert CliRunner().invoke(sar_bank, arguments).exit_code == 0
+
+    def check(banks: dict[str, Any]) -> None:
+        for name, labels in expected.items():
+            assert [one["label"] for one in banks[name]["labels"]] == [label for label, *_ in labels]
+            assert [one["score"] for one in banks[name]["labels"]] == pytest.approx([score for _, score, _ in labels])
+            assert [one["box"] for one in banks[name]["labels"]] == [box for *_, box in labels]
+
+    with local_server(Settings(bank=Path(names), banks=folder, device="cpu", threads=1)) as local:
+
+        def ask(*banks: str) -> httpx2.Response:
+            query, headers = {"bank": banks, "several": True}, {"Content-Type": "image/jpeg"}
+            call = image.read_bytes()
+            return httpx2.post(f"{local.url}/v1/classify", content=call, params=query, headers=headers, timeout=60)
+
+        check({name: answer["results"][0] for name, answer in ask("head", "legs").json()["banks"].items()})
+        refusal = ask("legs", "names").json()["detail"]
+        assert refusal.startswith("bank names: several: needs a fitted class model")
+        model = httpx2.get(f"{local.url}/v1/model", timeout=60).json()
+        assert (model["unknown"], model["several"]) == (True, False)
+    files = [option for name in (*expected, "names") for option in ("--bank", str(folder / f"{name}.safetensors"))]
+    done = CliRunner().invoke(sar_classify, [str(image), "--several", "--format", "jsonl", *files[:4]])
+    check(json.loads(done.stdout)["banks"])
+    assert refusal in CliRunner().invoke(sar_classify, [str(image), "--several", *files]).output
 
 
 def test_names_of_the_call_and_other_protocols_have_the_bank_too(server: Local) -> None:
