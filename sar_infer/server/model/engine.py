@@ -106,7 +106,8 @@ class Engine:
         with contextlib.ExitStack() as opened:  # which ends the processes if anything fails
             processes = None
             if planned.processes:
-                model = Model(bundle.path / graph, manifest, settings.device, planned, settings.limits)
+                path, limits = bundle.path / graph, settings.limits
+                model = Model(path, manifest, settings.device, planned, limits, TRIAL_SECONDS)
                 # each is tested as the encoder of one process would be
                 check = lambda row: SelfTest(bundle, classifier.choice, settings.device, lambda _: row).run()  # noqa: E731
                 processes = Processes(model, metrics, check)

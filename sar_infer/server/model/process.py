@@ -23,7 +23,6 @@ from sar_infer.bundle.manifest import Manifest, Preprocess
 from sar_infer.encoders.encoders import ImageEncoder, batch_of
 from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.encoders.sessions import Device, give_back_memory
-from sar_infer.encoders.waiting import TRIAL_SECONDS
 from sar_infer.errors import ImageError
 from sar_infer.images.load import TOO_LITTLE_MEMORY
 from sar_infer.images.prefetch import decode_image, decode_photo
@@ -79,6 +78,7 @@ class Model:
         device: Where to encode.
         sizes: Threads, batches and memory.
         limits: What images are accepted. One that takes longer to decode than they allow ends the process.
+        trial_seconds: The most seconds for encoding a batch of the self-test image at the start.
     """
 
     graph: Path
@@ -86,6 +86,7 @@ class Model:
     device: Device
     sizes: Sizes
     limits: Limits
+    trial_seconds: float
 
 
 class Computer:
@@ -197,7 +198,7 @@ def begin(model: Model) -> Computer:
     computer = Computer(manifest.preprocess, model.limits, encode, sizes.max_batch, timed=True)
     encoder = opened(sizes.threads)
     probes = batch_of([self_test_pixels(manifest.preprocess, manifest.self_test.seed)] * sizes.max_batch)
-    computer.begun = encoder.open(), encoder.encode(probes, TRIAL_SECONDS)[:1]
+    computer.begun = encoder.open(), encoder.encode(probes, model.trial_seconds)[:1]
     give_back_memory()
     if sizes.memory and sys.platform == "linux":  # elsewhere the limit does not count what is mapped
         _limit_memory(sizes.memory)

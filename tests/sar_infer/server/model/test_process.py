@@ -27,7 +27,7 @@ from sar_infer.server.settings import Limits
 def model() -> Model:
     mini = Classifier.open(device="cpu")
     graph = mini.bundle.path / mini.choice.image
-    return Model(graph, mini.bundle.manifest, "cpu", Sizes(True, 1, 1, 2, alone=4), Limits())
+    return Model(graph, mini.bundle.manifest, "cpu", Sizes(True, 1, 1, 2, alone=4), Limits(), 60)
 
 
 def test_a_worker_gives_way_to_the_front(model: Model) -> None:
