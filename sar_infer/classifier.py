@@ -60,7 +60,10 @@ ELSEWHERE = {
     **dict.fromkeys(["embed", "get_image_features", "transform"], "encode(images)"),
     "add_class": "add(name, photos)",
     "export": "the command sar-bundle onnx",
+    "from_folder": "from_examples(folder)",
+    "from_hub": 'open("hf://USER/NAME")',
     "kneighbors": "nearest(photo, k)",
+    "load": 'open("shop.safetensors")',
     "push_to_hub": 'save("shop.safetensors"), and the command sar-bundle freeze for a folder to upload',
     "remove_class": "remove(name)",
     "rename_class": "rename(old, new)",
@@ -70,7 +73,14 @@ ELSEWHERE = {
 """Names of methods and attributes in other libraries, with the right call here, for an error message."""
 
 
-class Classifier(Embedder):
+class _Guessed(type):
+    """Names the right call to whoever asks the class for one of another library."""
+
+    def __getattr__(cls, name: str) -> Any:
+        raise AttributeError(f"{name}: {cls.__name__} has {ELSEWHERE.get(name, 'no such attribute')}")
+
+
+class Classifier(Embedder, metaclass=_Guessed):
     """Classifies images against a bank of class names and any further names; safe to share between threads.
 
     Sessions open when they are first needed and stay open. Names that the bank has are never encoded again, others

@@ -42,6 +42,10 @@ class DecisionOptions:
     several: bool = False
 
     def __post_init__(self) -> None:
+        if self.several and self.threshold is not None:
+            raise InputError(
+                "several: a class has its own threshold (sar-bank set FILE CLASS --threshold); leave threshold out"
+            )
         if self.threshold is not None and not self.unknown:
             raise InputError("a threshold is for unknown: ask for unknown too")
         if self.threshold is not None and not 0 <= self.threshold <= 1:

@@ -114,6 +114,10 @@ def _listed(path: Path) -> Iterator[tuple[str, list[str]]]:
     try:
         text = path.read_text("utf-8-sig")
         for row in json.loads(text) if path.suffix.lower() == ".json" else csv.DictReader(text.splitlines()):
+            if None in row:
+                raise InputError(
+                    f"{path}: {row['path']!r:.200} has labels in columns of their own; put {_BETWEEN} between"
+                )
             if not (photo := path.parent / row["path"]).is_file():
                 raise InputError(f"{path}: {row['path']!r:.200} is no file; paths are relative to the list")
             names = row["labels"].split(_BETWEEN) if isinstance(row["labels"], str) else row["labels"] or ()
@@ -121,7 +125,7 @@ def _listed(path: Path) -> Iterator[tuple[str, list[str]]]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
         if isinstance(error, InputError):
             raise
-        why = f"no column {error}" if isinstance(error, KeyError) else reason_of(error)
+        why = f"no column {error}, but {[*row]!r:.200}" if isinstance(error, KeyError) else reason_of(error)
         raise InputError(f"{path}: expected a list with path and labels (a{_BETWEEN}b): {why}") from None
 
 
@@ -149,6 +153,8 @@ def evaluate_several(
         InputError: No photo shows one of the classes.
     """
     photos, left_out = dict[bytes, tuple[str, set[str], ImageResult]](), list[LeftOut]()
+    if not any(columns[label] for shown in labels.values() for label in shown):
+        raise InputError("no photo shows one of the classes to choose from; name folders or labels like classes")
     texts = map(_BETWEEN.join, labels.values())
     for _, image, digest, rows in unlearned(texts, embed([*labels]), learned, left_out, watch):
         shown = {name for label in labels[image] if (name := columns[label]) is not None}
@@ -158,7 +164,9 @@ def evaluate_several(
             photos[digest] = image, shown, next(decide(rows, [image]))
     names = sorted({name for _, shown, _ in photos.values() for name in shown})
     if not names:
-        raise InputError("no photo shows one of the classes to choose from; name folders or labels like classes")
+        raise InputError(
+            "each photo of the classes was left out: none can be read, or the classes have learned from them"
+        )
     answers = [SeveralAnswer(image, tuple(sorted(shown)), one.labels or ()) for image, shown, one in photos.values()]
     by_name = [{one.label: one.score for one in result.predictions} for *_, result in photos.values()]
     said = [{one.label for one in answer.answers} for answer in answers]
@@ -201,7 +209,7 @@ def several_lines(evaluation: SeveralEvaluation) -> Iterator[str]:
     yield f"empty answers           {none}"
     yield f"                        {evaluation.missed} of the others"
     if evaluation.other_labels:
-        yield f"labels of no class      {', '.join(evaluation.other_labels)}"
+        yield f"labels of no class      {', '.join(map(repr, evaluation.other_labels))}"
     yield ""
     yield from table(
         ("class", "average precision", "precision", "recall", "photos"),

@@ -75,6 +75,9 @@ GUESSES = {
     "model.save_pretrained(folder / 'again')": InputError(r"ends in \.safetensors"),
     "model.push_to_hub('me/shop')": AttributeError("save"),
     "model.labels": AttributeError("classes_"),
+    "Classifier.load(file)": AttributeError("open"),
+    "Classifier.from_folder(str(TRAIN))": AttributeError("from_examples"),
+    "Classifier.from_hub('me/shop')": AttributeError("hf://"),
     # fastembed
     "Classifier().encode([HAT, HAT])": "it.shape[0] == 2",
     "np.array(list(model.encode(iter(TEST_PATHS)))).shape[0]": "it == 12",

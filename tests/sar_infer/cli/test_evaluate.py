@@ -264,12 +264,17 @@ def test_a_photo_in_two_folders_has_both_labels_and_learned_ones_are_left_out(he
     content = json.loads(run("evaluate", bank, "--photos", "held", "--several", "--format", "json").stdout)
     assert [answer["labels"] for answer in content["answers"]] == [["green", "red"]]
     assert [item["kind"] for item in content["left_out"]] == ["learned"]
+    Path("owl.csv").write_text(f"path,labels\n{photo.name},owl\n")
+    refused = run("evaluate", bank, "--photos", "owl.csv", "--several", code=2)
+    assert "no photo shows one of the classes" in refused.stderr
 
 
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
         ("x.csv", "photo,labels\na.png,red\n", "no column 'path'"),
+        ("x.csv", "path;labels\na.png;red\n", "no column 'path', but ['path;labels']"),
+        ("x.csv", "path,labels\na.png,red,green\n", "'a.png' has labels in columns of their own; put | between"),
         ("x.csv", "path,labels\na.png,red\n", "'a.png' is no file"),
         ("x.json", "[1]", "expected a list with path and labels"),
         ("x.json", "{", "expected a list with path and labels"),

@@ -105,6 +105,7 @@ def test_unknown_sets_and_reasons_in_every_form(calibrated: Local) -> None:
         ):
             assert len(answer.json()["results"][0]["predictions"]) == 4
         assert raw(client, threshold="1").json()["detail"] == "a threshold is for unknown: ask for unknown too"
+        assert "a class has its own threshold" in raw(client, threshold="1", several="true").json()["detail"]
     with Client(calibrated.url) as own:
         result, rejected = (own.classify(RED, unknown=True, threshold=at) for at in (1, 0))
         assert len(result.predictions) == 4 and rejected.predictions == ()

@@ -50,6 +50,7 @@ def test_a_photo_is_ranked_as_the_api_ranks_it(cup, mini_server) -> None:
 
 
 def test_a_sample_photo_can_be_tried_and_the_classes_are_named_before(page) -> None:
+    expect(page.locator("#choice")).to_contain_text("The server chooses from ")
     count, names = page.locator("#bank-count").inner_text(), page.locator("#bank-chips span").all_inner_texts()
     expect(page.locator("#choice")).to_have_text(re.compile(f"^The server chooses from {count} classes: "))
     expect(page.locator("#choice")).to_contain_text(", ".join(names[:6]))
