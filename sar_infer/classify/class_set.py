@@ -250,6 +250,6 @@ def _gathered(
     """
     if values is None:
         return None
-    given = np.full(len(theirs), default, values.dtype)
-    given[theirs >= 0] = values[theirs[theirs >= 0]]
-    return np.concatenate([values[stay], given])
+    further = np.full(len(theirs), default, values.dtype)
+    further[theirs >= 0] = values[theirs[theirs >= 0]]
+    return np.concatenate([values[stay], further])

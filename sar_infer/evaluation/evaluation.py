@@ -233,8 +233,8 @@ class Evaluation:
         """
         names = sorted(result.name for result in self.per_class)
         numbers = {name: number for number, name in enumerate(names)}
-        known = (answer for answer in self.answers if not answer.absent)
-        return names, Counter((numbers[one.label], numbers.get(one.answer, len(names))) for one in known)
+        answers = (answer for answer in self.answers if not answer.absent)
+        return names, Counter((numbers[one.label], numbers.get(one.answer, len(names))) for one in answers)
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values, with ``label_issues`` instead of the check."""

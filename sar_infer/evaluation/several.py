@@ -153,15 +153,15 @@ def evaluate_several(
         InputError: No photo shows one of the classes.
     """
     photos, left_out = dict[bytes, tuple[str, set[str], ImageResult]](), list[LeftOut]()
-    if not any(columns[label] for shown in labels.values() for label in shown):
+    shown_by = {image: {name for one in of if (name := columns[one]) is not None} for image, of in labels.items()}
+    if not any(shown_by.values()):
         raise InputError("no photo shows one of the classes to choose from; name folders or labels like classes")
     texts = map(_BETWEEN.join, labels.values())
     for _, image, digest, rows in unlearned(texts, embed([*labels]), learned, left_out, watch):
-        shown = {name for label in labels[image] if (name := columns[label]) is not None}
         if digest in photos:
-            photos[digest][1].update(shown)
+            photos[digest][1].update(shown_by[image])
         else:
-            photos[digest] = image, shown, next(decide(rows, [image]))
+            photos[digest] = image, shown_by[image], next(decide(rows, [image]))
     names = sorted({name for _, shown, _ in photos.values() for name in shown})
     if not names:
         raise InputError(
