@@ -59,7 +59,7 @@ def with_our_graph(backbone: Any, folder: Path, threads: int) -> Encode:
     if not graph.exists():
         graph.write_bytes(compact(export_name_encoder(prompted, ranges)).SerializeToString())
         merges.write_bytes(gzip.compress(merges_text(spec.end_token)))
-    encoder = NameEncoder(graph, backbone.embed_dim, spec, "cpu", threads)
+    encoder = NameEncoder(graph, backbone.embed_dim, "cpu", threads, spec=spec)
     reader = Tokenizer.open(merges)
     return lambda names: encoder.encode([encode_name(reader, spec, name) for name in names])
 

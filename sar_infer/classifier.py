@@ -46,7 +46,7 @@ from sar_infer.evaluation.reading import ReadPhotos, read_photos, unreadable
 from sar_infer.evaluation.several import SeveralEvaluation, evaluate_several
 from sar_infer.images.labelled import Labelled, by_class, is_folder, unfolded
 from sar_infer.images.load import ImageSource, source_name
-from sar_infer.images.prefetch import decode_batches, decode_photos, readable
+from sar_infer.images.prefetch import decode_batches, decode_image, decode_photo, readable
 from sar_infer.images.preprocess import CROPS, images_together
 from sar_infer.images.sources import is_one, several
 from sar_infer.profile import Profile
@@ -835,7 +835,8 @@ class Classifier(Embedder, metaclass=_Guessed):
             raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
         rows = [np.empty((0, self.bundle.manifest.embed_dim), dtype=np.float32)]
         bad = list[tuple[str, ImageError]]()
-        for batch in decode_batches(several(images), self.bundle.manifest.preprocess, batch_size, Profile()):
+        decode = functools.partial(decode_image, spec=self.bundle.manifest.preprocess)
+        for batch in decode_batches(several(images), decode, batch_size):
             bad += [(name, item) for name, item in batch if isinstance(item, ImageError)]
             if not bad:
                 rows.append(finite(self.embed_inputs(readable(batch)), self.choice.image))
@@ -975,16 +976,20 @@ class Classifier(Embedder, metaclass=_Guessed):
                 if embedded is None:
                     yield image
 
-        for batch in decode_photos(fresh(), self.bundle.manifest.preprocess, together, several=several):
-            pixels = readable([(name, item) for name, item, _ in batch])
+        decode = functools.partial(decode_photo, spec=manifest.preprocess, several=several)
+        for batch in decode_batches(fresh(), decode, together):
+            pixels = [image for image, _ in readable(batch)]
             embedded = finite(self.embed_inputs(pixels), self.choice.image)
             rows = iter(embedded.reshape(-1, len(CROPS), embedded.shape[1]) if several else embedded)
-            for _, item, digest in batch:
+            for _, item in batch:
                 while (waiting := ahead.popleft())[2] is not None:
                     yield waiting[0], *waiting[2]
                 name, file, _ = waiting
-                row = item if isinstance(item, ImageError) else next(rows)
-                if file and not isinstance(row, ImageError):
+                if isinstance(item, ImageError):
+                    yield name, b"", item
+                    continue
+                digest, row = item[1], next(rows)
+                if file:
                     photo_cache.put((by, file), (digest, row.copy()))
                 yield name, digest, row
         yield from ((name, *embedded) for name, _, embedded in ahead if embedded is not None)
@@ -999,8 +1004,9 @@ class Classifier(Embedder, metaclass=_Guessed):
         *,
         of_crops: bool = False,
     ) -> Iterator[ImageResult]:
-        names_left, spec = None if names is None else iter(names), self.bundle.manifest.preprocess
-        for batch in decode_batches(images, spec, batch_size, profile, several=of_crops):
+        names_left = None if names is None else iter(names)
+        decode = functools.partial(decode_image, spec=self.bundle.manifest.preprocess, several=of_crops)
+        for batch in decode_batches(images, profile.phase("decode")(decode), batch_size):
             named = batch if names_left is None else [(next(names_left), item) for _, item in batch]
             with profile.phase("encode"):
                 rows = self.embed_inputs(readable(batch))

@@ -6,6 +6,7 @@ Results of a bulk run with ``--embeddings`` are read as they are, without an enc
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +25,7 @@ from sar_infer.classifier import Classifier
 from sar_infer.encoders.encoders import finite
 from sar_infer.errors import ImageError, InputError, raised_as
 from sar_infer.images.load import ImageSource
-from sar_infer.images.prefetch import decode_batches, readable
-from sar_infer.profile import Profile
+from sar_infer.images.prefetch import decode_batches, decode_image, readable
 
 _ROWS = 1024
 """Rows that are read at once from a result file."""
@@ -100,7 +100,8 @@ def _encoded(sources: InputSources, classifier: Classifier, skipped: Skipped, ba
                         keys.append(item.key)
                         yield content
 
-    for batch in decode_batches(contents(), classifier.bundle.manifest.preprocess, batch_size, Profile()):
+    decode = functools.partial(decode_image, spec=classifier.bundle.manifest.preprocess)
+    for batch in decode_batches(contents(), decode, batch_size):
         names = []
         for _, pixels in batch:
             key = keys.popleft()

@@ -176,6 +176,6 @@ class Embedder:
         if manifest.tokenizer is not None:
             file, spec = path / NAME_ENCODER, manifest.tokenizer
             of_names = device if device in MAIN_DEVICES else "cpu"  # a bundle has no self-test of names
-            self._names = NameEncoder(file, manifest.embed_dim, spec, of_names, threads, spin)
+            self._names = NameEncoder(file, manifest.embed_dim, of_names, threads, spin, spec=spec)
         encode = functools.partial(self._images.encode, seconds=TRIAL_SECONDS)
         self.self_test = SelfTest(self.bundle, choice, device, encode)

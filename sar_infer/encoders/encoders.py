@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sar_infer.text.tokenizer import token_row
 _NAMES_AT_ONCE = 256
 
 
+@dataclass(eq=False)
 class Encoder:
     """A graph with one input and one output; safe to share between threads.
 
@@ -36,24 +38,15 @@ class Encoder:
         sha256: Digest that the file must have when it is opened; None if it has just been checked.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        embed_dim: int,
-        device: Device,
-        threads: int | None = None,
-        spin: bool = True,
-        sha256: str | None = None,
-    ) -> None:
-        self._path = path
-        self._embed_dim = embed_dim
-        self._device = device
-        self._threads = threads
-        self._spin = spin
-        self._sha256 = sha256
-        self._lock = threading.Lock()
-        self._session: Any = None
-        self._options: Any = None
+    path: Path
+    embed_dim: int
+    device: Device
+    threads: int | None = None
+    spin: bool = True
+    sha256: str | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _session: Any = field(default=None, init=False)
+    _options: Any = field(default=None, init=False)
 
     def open(self) -> str:
         """Open the session if it is not open yet, and return the execution provider in use.
@@ -97,36 +90,36 @@ class Encoder:
         try:
             result = run() if seconds is None else within(seconds, run, self.stop)
         except TimeoutError:
-            raise BundleError(f"{self._path}: the graph has given no answer within {seconds:g} s") from None
+            raise BundleError(f"{self.path}: the graph has given no answer within {seconds:g} s") from None
         except Exception as error:  # onnxruntime's own errors share no base class
-            raise BundleError(f"{self._path}: onnxruntime cannot run this graph: {reason_of(error)}") from None
-        expected = (len(batch), self._embed_dim)
+            raise BundleError(f"{self.path}: onnxruntime cannot run this graph: {reason_of(error)}") from None
+        expected = (len(batch), self.embed_dim)
         if result.shape != expected:
-            raise BundleError(f"{self._path}: expected rows {expected}, the graph gave {result.shape}")
+            raise BundleError(f"{self.path}: expected rows {expected}, the graph gave {result.shape}")
         return result
 
     def _opened(self) -> Any:
         with self._lock:
             if self._session is None:
                 self._check_digest()
-                self._session = open_encoder(self._path, self._device, self._threads, self._spin)
+                self._session = open_encoder(self.path, self.device, self.threads, self.spin)
                 self._options = self._options or run_options()
             return self._session
 
     def _check_digest(self) -> None:
         """Raise BundleError if a digest is expected and the file has another."""
-        if self._sha256 is None:
+        if self.sha256 is None:
             return
         try:
-            if file_entry(self._path).sha256 == self._sha256:
+            if file_entry(self.path).sha256 == self.sha256:
                 return
             reason = "was replaced since the bundle was opened"
         except OSError as error:
             reason = f"cannot be read any more ({error.strerror or error})"
-        raise BundleError(f"{self._path}: {reason}; open the bundle again (a server: reload it)")
+        raise BundleError(f"{self.path}: {reason}; open the bundle again (a server: reload it)")
 
     def _empty(self, rows: int) -> Floats:
-        return np.empty((rows, self._embed_dim), dtype=np.float32)
+        return np.empty((rows, self.embed_dim), dtype=np.float32)
 
 
 class ImageEncoder(Encoder):
@@ -145,29 +138,11 @@ class ImageEncoder(Encoder):
         return self.run("pixels", pixels, seconds) if len(pixels) else self._empty(0)
 
 
+@dataclass(eq=False)
 class NameEncoder(Encoder):
-    """Turns class names into embeddings.
+    """Turns class names into embeddings; ``spec`` describes the graph's rows of tokens."""
 
-    Args:
-        path: ONNX file.
-        embed_dim: D, the width of its output.
-        spec: Says what the graph's rows of tokens are.
-        device: See ``sessions.open_session``.
-        threads: See ``sessions.open_session``.
-        spin: See ``sessions.open_session``.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        embed_dim: int,
-        spec: TokenizerSpec,
-        device: Device,
-        threads: int | None = None,
-        spin: bool = True,
-    ) -> None:
-        super().__init__(path, embed_dim, device, threads, spin)
-        self._spec = spec
+    spec: TokenizerSpec = field(kw_only=True)
 
     def encode(self, names: Sequence[Sequence[int]], seconds: float | None = None) -> Floats:
         """Return unit rows (N, D) for N names.
@@ -189,9 +164,9 @@ class NameEncoder(Encoder):
         for rows in groups.values():
             for start in range(0, len(rows), _NAMES_AT_ONCE):
                 chunk = rows[start : start + _NAMES_AT_ONCE]
-                batch = np.array([token_row(self._spec, names[row]) for row in chunk], dtype=np.int64)
+                batch = np.array([token_row(self.spec, names[row]) for row in chunk], dtype=np.int64)
                 result[chunk] = self.run("tokens", batch, seconds)
-        return finite(result, str(self._path))
+        return finite(result, str(self.path))
 
 
 def batch_of(images: Sequence[Floats]) -> Floats:

@@ -8,19 +8,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeVar
 
-import numpy as np
-from PIL import ImageFile
+from PIL import Image, ImageFile
 
 from sar_infer._arrays import Floats
 from sar_infer.bundle.manifest import Preprocess
 from sar_infer.errors import ImageError
 from sar_infer.images.formats import FORMATS
 from sar_infer.images.load import MAX_PIXELS, ImageSource, load_rgb, source_name
-from sar_infer.images.preprocess import crops_to_input, fit, pixel_digest, scaled
-from sar_infer.profile import Profile
+from sar_infer.images.preprocess import crops_to_input, pixel_digest, to_input
 
-Decoded = tuple[str, Floats | ImageError]
-"""The name of an input, with what `decode_image` returns or the error that it gave."""
 Item = TypeVar("Item")
 _MOST_THREADS = 8
 
@@ -45,44 +41,7 @@ def decode_image(
     Raises:
         ImageError: The image cannot be read.
     """
-    if several:
-        return crops_to_input(load_rgb(source, spec.fill, formats, max_pixels), spec)
-    return scaled(fit(load_rgb(source, spec.fill, formats, max_pixels), spec), spec)
-
-
-def decode_batches(
-    images: Iterable[ImageSource], spec: Preprocess, batch_size: int, profile: Profile, *, several: bool = False
-) -> Iterator[list[Decoded]]:
-    """Yield batches of at most ``batch_size`` decoded images, in order; the next batch is decoded meanwhile.
-
-    At most two batches are held. An open PIL file is read before the next image is requested, unless the images are a
-    sequence: a generator may close the file or move it to the next frame, since the frames of a film are one object.
-    """
-
-    def decode(item: tuple[int, ImageSource]) -> Decoded:
-        index, source = item
-        with profile.phase("decode"):
-            try:
-                return source_name(source, index), decode_image(source, spec, several=several)
-            except ImageError as error:
-                return source_name(source, index), error
-
-    return _batches(images, batch_size, decode)
-
-
-def decode_photos(
-    images: Iterable[ImageSource], spec: Preprocess, batch_size: int, *, several: bool = False
-) -> Iterator[list[tuple[str, Floats | ImageError, bytes]]]:
-    """Yield batches like ``decode_batches``, with the digest of each image's pixels (see ``decode_photo``)."""
-
-    def decode(item: tuple[int, ImageSource]) -> tuple[str, Floats | ImageError, bytes]:
-        name = source_name(item[1], item[0])
-        try:
-            return name, *decode_photo(item[1], spec, several=several)
-        except ImageError as error:
-            return name, error, b""
-
-    return _batches(images, batch_size, decode)
+    return _inputs(load_rgb(source, spec.fill, formats, max_pixels), spec, several)
 
 
 def decode_photo(
@@ -101,31 +60,52 @@ def decode_photo(
         ImageError: The image cannot be read.
     """
     image = load_rgb(source, spec.fill, formats, max_pixels)
-    inputs = crops_to_input(image, spec) if several else scaled(fit(image, spec), spec)
-    return inputs, pixel_digest(image)
+    return _inputs(image, spec, several), pixel_digest(image)
 
 
-def _batches(
-    images: Iterable[ImageSource], batch_size: int, decode: Callable[[tuple[int, ImageSource]], Item]
-) -> Iterator[list[Item]]:
-    """Yield what ``decode`` makes of each numbered image, in batches; the next batch is decoded meanwhile."""
+def _inputs(image: Image.Image, spec: Preprocess, several: bool) -> Floats:
+    return crops_to_input(image, spec) if several else to_input(image, spec)
+
+
+def decode_batches(
+    images: Iterable[ImageSource], decode: Callable[[ImageSource], Item], batch_size: int
+) -> Iterator[list[tuple[str, Item | ImageError]]]:
+    """Yield batches of at most ``batch_size`` decoded images, in order; the next batch is decoded meanwhile.
+
+    At most two batches are held. An open PIL file is read before the next image is requested, unless the images are a
+    sequence: a generator may close the file or move it to the next frame, since the frames of a film are one object.
+
+    Args:
+        images: The images.
+        decode: Decodes one, such as ``decode_image``; called in threads.
+        batch_size: Images of a batch.
+
+    Yields:
+        The name of each image, with what ``decode`` has returned or the error that it gave.
+    """
     numbered = enumerate(images)
     lasting = isinstance(images, Sequence)
 
+    def named(index: int, source: ImageSource) -> tuple[str, Item | ImageError]:
+        try:
+            return source_name(source, index), decode(source)
+        except ImageError as error:
+            return source_name(source, index), error
+
     with ThreadPoolExecutor(min(_MOST_THREADS, batch_size, os.cpu_count() or 1)) as pool:
 
-        def start(item: tuple[int, ImageSource]) -> Future[Item]:
-            future = pool.submit(decode, item)
-            if not lasting and isinstance(item[1], ImageFile.ImageFile):
+        def start(index: int, source: ImageSource) -> Future[tuple[str, Item | ImageError]]:
+            future = pool.submit(named, index, source)
+            if not lasting and isinstance(source, ImageFile.ImageFile):
                 wait([future])
             return future
 
-        ahead = [start(item) for item in islice(numbered, batch_size)]
+        ahead = [start(*item) for item in islice(numbered, batch_size)]
         while ahead:
-            current, ahead = ahead, [start(item) for item in islice(numbered, batch_size)]
+            current, ahead = ahead, [start(*item) for item in islice(numbered, batch_size)]
             yield [future.result() for future in current]
 
 
-def readable(batch: Sequence[Decoded]) -> list[Floats]:
-    """Return the pixels of the images in a batch that could be read."""
-    return [item for _, item in batch if isinstance(item, np.ndarray)]
+def readable(batch: Iterable[tuple[str, Item | ImageError]]) -> list[Item]:
+    """Return what was decoded of the images in a batch that could be read."""
+    return [item for _, item in batch if not isinstance(item, ImageError)]

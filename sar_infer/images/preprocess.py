@@ -78,8 +78,12 @@ def pixel_digest(image: Image.Image) -> bytes:
 
 
 def to_input(image: Image.Image, spec: Preprocess) -> Floats:
-    """Return the encoder's input (3, size, size) for an RGB image."""
-    return scaled(fit(image, spec), spec)
+    """Return the encoder's input (3, size, size) for an RGB image: resized, cropped or padded, scaled."""
+    colours = np.asarray(_fit(image, spec))
+    result = np.empty((3, *colours.shape[:2]), dtype=np.float32)
+    for channel, table in enumerate(_tables(spec.mean, spec.std)):
+        np.take(table, colours[:, :, channel], out=result[channel], mode="clip")  # "raise" would make a copy
+    return result
 
 
 def images_together(inputs: int, *, several: bool) -> int:
@@ -95,19 +99,6 @@ def crops_to_input(image: Image.Image, spec: Preprocess) -> Floats:
         for left, top, right, bottom in CROPS
     )
     return np.stack([to_input(image.crop(box), spec) for box in boxes])
-
-
-def fit(image: Image.Image, spec: Preprocess) -> npt.NDArray[np.uint8]:
-    """Return an RGB image resized, and cropped or padded, to (size, size, 3); doing so again changes nothing."""
-    return np.asarray(_fit(image, spec))
-
-
-def scaled(colours: npt.NDArray[np.uint8], spec: Preprocess) -> Floats:
-    """Return the encoder's input (3, size, size) for what ``fit`` returns."""
-    result = np.empty((3, *colours.shape[:2]), dtype=np.float32)
-    for channel, table in enumerate(_tables(spec.mean, spec.std)):
-        np.take(table, colours[:, :, channel], out=result[channel], mode="clip")  # "raise" would make a copy
-    return result
 
 
 @functools.cache

@@ -182,12 +182,12 @@ def _text(towers: Towers, graph: str, template: str, folder: Path, names: Sequen
             f"{graph}: output {published.output.name} has {reference.shape[1]} numbers, the image tower's {dim}; an "
             "output before the projection, or towers of two models"
         )
-    text = _Text(published, spec, vocabulary, tokenizer, NameEncoder(folder / NAME_ENCODER, dim, spec, "cpu"))
+    text = _Text(published, spec, vocabulary, tokenizer, NameEncoder(folder / NAME_ENCODER, dim, "cpu", spec=spec))
     rows = text.rows(names)
     refuse(parity(graph, rows, reference))
     if not padded:
         other = dataclasses.replace(spec, pad_token=spec.end_token if spec.pad_token != spec.end_token else 0)
-        moved = NameEncoder(folder / NAME_ENCODER, dim, other, "cpu").encode(ids)
+        moved = NameEncoder(folder / NAME_ENCODER, dim, "cpu", spec=other).encode(ids)
         if not float((rows * moved).sum(1).min()) >= MIN_COSINE:
             raise ConfigError(
                 f"{towers.texts.label}: no configuration states the padding, and {graph} reads it; add "

@@ -27,7 +27,7 @@ def images(bundle_path: Path) -> ImageEncoder:
 
 @pytest.fixture
 def names(bundle_path: Path) -> NameEncoder:
-    return NameEncoder(bundle_path / NAME_ENCODER, DIM, SPEC, "cpu")
+    return NameEncoder(bundle_path / NAME_ENCODER, DIM, "cpu", spec=SPEC)
 
 
 def with_fixed_batch(graph: onnx.GraphProto) -> None:
@@ -91,7 +91,7 @@ def test_a_graph_whose_batch_is_fixed_at_one_runs_one_by_one(
     onnx.save(at_one(name_graph()), tmp_path / "names.onnx")
     single = ImageEncoder(tmp_path / "images.onnx", DIM, "cpu").encode(pixels, 60)
     np.testing.assert_allclose(single, images.encode(pixels), atol=1e-6)
-    single = NameEncoder(tmp_path / "names.onnx", DIM, SPEC, "cpu").encode(rows)
+    single = NameEncoder(tmp_path / "names.onnx", DIM, "cpu", spec=SPEC).encode(rows)
     np.testing.assert_allclose(single, names.encode(rows), atol=1e-6)
 
 
@@ -122,7 +122,7 @@ def test_names_run_in_groups_without_padding(tmp_path: Path) -> None:
         nodes, "sizes", [source], [target], [numpy_helper.from_array(w, n) for n, w in weights.items()]
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "n.onnx")
-    rows = NameEncoder(tmp_path / "n.onnx", 3, SPEC, "cpu").encode([[1], [2, 3], [4], [5]])
+    rows = NameEncoder(tmp_path / "n.onnx", 3, "cpu", spec=SPEC).encode([[1], [2, 3], [4], [5]])
     sizes = rows / rows[:, 2:] * END
     np.testing.assert_allclose(sizes, [[3, 2, END], [1, 3, END], [3, 2, END], [3, 2, END]], rtol=1e-4)
 

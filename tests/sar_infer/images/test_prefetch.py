@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import io
 import threading
 from pathlib import Path
@@ -11,7 +12,8 @@ from support.bundles import PREPROCESS
 
 from sar_infer.errors import ImageError
 from sar_infer.images.prefetch import decode_batches, decode_image, decode_photo
-from sar_infer.profile import Profile
+
+decode = functools.partial(decode_image, spec=PREPROCESS)
 
 
 def picture(value: int) -> np.ndarray:
@@ -19,10 +21,9 @@ def picture(value: int) -> np.ndarray:
 
 
 def test_order_batches_and_errors() -> None:
-    sources, profile, threads = [picture(0), b"bad", picture(255), picture(0), b""], Profile(), threading.active_count()
-    batches = list(decode_batches(sources, PREPROCESS, 2, profile))
-    assert list(decode_batches([], PREPROCESS, 4, profile)) == []
-    assert profile.seconds["decode"] > 0
+    sources, threads = [picture(0), b"bad", picture(255), picture(0), b""], threading.active_count()
+    batches = list(decode_batches(sources, decode, 2))
+    assert list(decode_batches([], decode, 4)) == []
     assert threading.active_count() == threads
     assert [len(batch) for batch in batches] == [2, 2, 1]
     names, items = zip(*[item for batch in batches for item in batch], strict=True)
@@ -40,7 +41,7 @@ def test_no_more_than_two_batches_are_held() -> None:
             requested += 1
             yield picture(1)
 
-    batches = decode_batches(endless(), PREPROCESS, 3, Profile())
+    batches = decode_batches(endless(), decode, 3)
     next(batches)
     assert requested == 6
     next(batches)
@@ -54,7 +55,7 @@ def test_the_frames_of_a_film_are_pictures_of_their_own(form: str) -> None:
     stream = io.BytesIO()
     frames[0].save(stream, form, save_all=True, append_images=frames[1:])
     with Image.open(stream) as film:
-        ((*decoded,),) = decode_batches(ImageSequence.Iterator(film), PREPROCESS, 16, Profile())
+        ((*decoded,),) = decode_batches(ImageSequence.Iterator(film), decode, 16)
     with Image.open(stream) as film:
         expected = [decode_image(frame.copy(), PREPROCESS) for frame in ImageSequence.Iterator(film)]
     np.testing.assert_array_equal([pixels for _, pixels in decoded], expected)
@@ -70,7 +71,7 @@ def test_a_generator_may_close_each_file_behind_it(tmp_path: Path) -> None:
             with Image.open(path) as image:
                 yield image
 
-    ((*decoded,),) = decode_batches(one_at_a_time(), PREPROCESS, 16, Profile())
+    ((*decoded,),) = decode_batches(one_at_a_time(), decode, 16)
     np.testing.assert_array_equal([pixels for _, pixels in decoded], [decode_image(path, PREPROCESS) for path in paths])
 
 
