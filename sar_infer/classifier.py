@@ -677,7 +677,7 @@ class Classifier(Embedder, metaclass=_Guessed):
             if (column := bank.lookup.get(name)) is None:
                 of_others.append(one.without(learned).rows)
             else:
-                of_classes.append(one.without(bank.entry(name).photos).rows)
+                of_classes.append(one.without(bank.entry(name).photos.digests).rows)
                 labels += [column] * len(of_classes[-1])
         if len(labels) < LEAST_IMAGES:
             raise InputError(

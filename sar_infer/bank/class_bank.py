@@ -6,33 +6,22 @@ import dataclasses
 import difflib
 import functools
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
-from sar_infer.bank.entry import (
-    CALIBRATION,
-    LEARNED,
-    MODEL,
-    THRESHOLD,
-    Arrays,
-    Entry,
-    Puts,
-    Record,
-    check_entry,
-    check_unit,
-)
+from sar_infer.bank.entry import CALIBRATION, LEARNED, MODEL, THRESHOLD, Arrays, Entry, Puts, Record, check_entry
 from sar_infer.bank.learned import BankCalibration, Learned
-from sar_infer.bank.photos import MOST_ROWS, NO_IMAGES, Images, Parked, PhotoSet
-from sar_infer.bank.steps import Log, Step
+from sar_infer.bank.photos import NO_IMAGES, Images, Parked, PhotoSet, check_unit
+from sar_infer.bank.steps import Log, Step, merged
 from sar_infer.errors import BankError, ClassNameError
 from sar_infer.storage.named_tensors import read_only
 from sar_infer.text.names import name_key, name_keys
@@ -49,35 +38,31 @@ class Lookup:
 
     Attributes:
         spellings: The names, by position.
-        names: Keys of classes by the ``name_key`` of names.
-        aliases: Keys of classes by the ``name_key`` of aliases.
-        positions: Positions by key.
+        names: Positions by the ``name_key`` of names; of two that differ in case or space, the last.
+        aliases: Positions by the ``name_key`` of aliases.
     """
 
     spellings: Sequence[str]
-    names: Mapping[str, Any]
-    aliases: Mapping[str, Any]
-    positions: Mapping[Any, int] | Sequence[int]
+    names: Mapping[str, int]
+    aliases: Mapping[str, int]
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> Lookup:
-        """Return the positions of names without aliases; of two that differ in case or space, the last."""
-        positions = range(len(names))
-        return cls(names, dict(zip(name_keys(names), positions, strict=True)), {}, positions)
+    def of(cls, names: Sequence[str], aliases: Mapping[str, int] = MappingProxyType({})) -> Lookup:
+        """Return the positions of names, with those of aliases."""
+        return cls(names, dict(zip(name_keys(names), range(len(names)), strict=True)), aliases)
 
     def name(self, text: str) -> int | None:
         """Return the position of the class with this name."""
-        return None if (key := self.names.get(name_key(text))) is None else self.positions[key]
+        return self.names.get(name_key(text))
 
     def alias(self, text: str) -> int | None:
         """Return the position of the class that has this alias."""
-        return None if (key := self.aliases.get(name_key(text))) is None else self.positions[key]
+        return self.aliases.get(name_key(text))
 
     def get(self, text: str) -> int | None:
         """Return the position of the class with this name or alias."""
         key = name_key(text)
-        owner = self.names.get(key, self.aliases.get(key))
-        return None if owner is None else self.positions[owner]
+        return self.names.get(key, self.aliases.get(key))
 
     def spelling(self, text: str) -> str:
         """Return the name of the class with this name or alias; the text itself if there is none."""
@@ -108,7 +93,7 @@ class Lookup:
         if len(keys) > _MOST_COMPARED:
             keys = [other for other in keys if other[:2] == key[:2]][:_MOST_COMPARED]
         alike = difflib.get_close_matches(key, keys, n=most, cutoff=0.6)
-        return list(dict.fromkeys(self.spellings[self.positions[every[each]]] for each in alike))
+        return list(dict.fromkeys(self.spellings[every[each]] for each in alike))
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +123,6 @@ class ClassBank:
         dim: D, the length of an embedding.
         log: What was done to the base.
         base: A bundle's bank; None if all classes are the bank's own.
-        pool: Embeddings of photos by the digest of their pixels: of the latest ``MOST_ROWS`` of each class.
         next_key: Number of the next entry's key.
         images: How the encoder embeds images.
         provenance: Free JSON content: where the names come from.
@@ -150,7 +134,6 @@ class ClassBank:
     dim: int
     log: Log = field(default_factory=Log)
     base: Base | None = None
-    pool: Mapping[bytes, Floats] = field(default_factory=dict)
     next_key: int = 0
     images: Images = NO_IMAGES
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -182,7 +165,7 @@ class ClassBank:
             for number, (name, row) in enumerate(zip(names, rows, strict=True))
         }
         log = Log(folded=entries)
-        bank = cls(encoder_digest, embeddings.shape[1], log, None, {}, len(names), images, provenance or {})
+        bank = cls(encoder_digest, embeddings.shape[1], log, None, len(names), images, provenance or {})
         vars(bank)["embeddings"] = rows
         return bank.checked()
 
@@ -201,10 +184,11 @@ class ClassBank:
             check_unit(self.embeddings, self.names)
         elif own:
             check_unit(np.array([entry.embedding for entry in own.values()], np.float32), names)
-        if len(self._names) != len(self.entries):
-            twice = next(entry.name for key, entry in self.entries.items() if self._names[name_key(entry.name)] != key)
+        lookup = self.lookup
+        if len(lookup.names) != len(self.names):
+            twice = next(name for position, name in enumerate(self.names) if lookup.name(name) != position)
             raise BankError(f"class name {twice!r:.80} is there twice; case and space do not count")
-        if both := next((alias for alias in self._aliases if alias in self._names), None):
+        if both := next((alias for alias in lookup.aliases if alias in lookup.names), None):
             raise BankError(f"alias {both!r:.80} is the name of a class")
         return self
 
@@ -239,21 +223,20 @@ class ClassBank:
     def shared(self, path: Path) -> ClassBank:
         """Return a bank without changes whose base is this one, which a bundle has at a path."""
         base = Base(self, self.digest or self.content_digest, str(path))
-        return self.replaced(log=Log(), base=base, pool={}, parked=())
+        return self.replaced(log=Log(), base=base, parked=())
 
     def settled(self) -> ClassBank:
         """Return the bank as a bundle gives it away: without history, and without the embedding of any photo.
 
         It ranks as before, and its calibration holds if it held before. The model and what was learned stay.
         """
-        folded: dict[str, Entry | Record | None] = {**self.entries, **self.records}
-        bank = self.replaced(log=Log(folded=folded), base=None, pool={}, parked=())
+        log = Log(folded={**self.entries, **self.records}).mapped(lambda _, entry: entry.bare())
+        bank = self.replaced(log=log, base=None, parked=())
         calibration = self.calibration
         if calibration is None or not self.calibration_holds:
             return bank
         calibration = dataclasses.replace(calibration, content_digest=bank.content_digest)
-        folded[CALIBRATION] = Record(dataclasses.asdict(calibration))
-        return bank.replaced(log=Log(folded=folded))
+        return bank.replaced(log=Log(folded={**log.folded, CALIBRATION: Record(dataclasses.asdict(calibration))}))
 
     def replaced(self, **fields: Any) -> ClassBank:
         """Return the bank with other fields, which no file has yet."""
@@ -265,22 +248,19 @@ class ClassBank:
         return self.log.puts
 
     @functools.cached_property
+    def _state(self) -> Puts:
+        """Return the base's entries and records with the changes laid over them."""
+        return self.changes if self.base is None else merged([self.base.bank._state, self.changes])
+
+    @functools.cached_property
     def entries(self) -> Mapping[str, Entry]:
         """Return the classes by key, in order."""
-        entries = {} if self.base is None else dict(self.base.bank.entries)
-        for key, item in self.changes.items():
-            if isinstance(item, Entry):
-                entries[key] = item
-            else:
-                entries.pop(key, None)
-        return entries
+        return {key: item for key, item in self._state.items() if isinstance(item, Entry)}
 
     @functools.cached_property
     def records(self) -> Mapping[str, Record]:
         """Return ``@model``, ``@learned``, ``@calibration`` and ``@threshold``, those that are there."""
-        had = {} if self.base is None else self.base.bank.records
-        puts = {key: self.changes.get(key, had.get(key)) for key in (MODEL, LEARNED, CALIBRATION, THRESHOLD)}
-        return {key: item for key, item in puts.items() if isinstance(item, Record)}
+        return {key: item for key, item in self._state.items() if isinstance(item, Record)}
 
     @property
     def history(self) -> tuple[Step, ...]:
@@ -361,19 +341,10 @@ class ClassBank:
         related, result = self.base is bundled.base, []
         for key in (bundled.keys[position] for position in positions):
             entry = bundled.entries[key]
-            options = [*([key] if related else []), self._names.get(name_key(entry.name), "")]
-            alike = (o for o in options if o in self.entries and self.entries[o].embedded_as(entry))
-            result.append(next((self.positions[one] for one in alike), -1))
+            options = (self.positions.get(key) if related else None, self.lookup.name(entry.name))
+            alike = (at for at in options if at is not None and self.entries[self.keys[at]].embedded_as(entry))
+            result.append(next(alike, -1))
         return np.array(result, np.intp)
-
-    @functools.cached_property
-    def _names(self) -> Mapping[str, str]:
-        """Return keys by the ``name_key`` of names."""
-        had, names = ({}, {}) if self.base is None else (self.base.bank.entries, dict(self.base.bank._names))
-        for key in self.changes.keys() & had.keys():
-            names.pop(name_key(had[key].name), None)
-        own = {key: item.name for key, item in self.changes.items() if isinstance(item, Entry)}
-        return names | dict(zip(name_keys([*own.values()]), own, strict=True))
 
     @functools.cached_property
     def special(self) -> Mapping[str, Entry]:
@@ -382,14 +353,10 @@ class ClassBank:
         return {key: entry for key, entry in self.entries.items() if key in keys and entry[2:] != _PLAIN}
 
     @functools.cached_property
-    def _aliases(self) -> Mapping[str, str]:
-        """Return keys by the ``name_key`` of aliases."""
-        return {name_key(alias): key for key, entry in self.special.items() for alias in entry.aliases}
-
-    @functools.cached_property
     def lookup(self) -> Lookup:
         """Return the positions of names and aliases, in any spelling."""
-        return Lookup(self.names, self._names, self._aliases, self.positions)
+        aliases = [(name_key(alias), self.positions[k]) for k, entry in self.special.items() for alias in entry.aliases]
+        return Lookup.of(self.names, dict(aliases))
 
     def find(self, text: str) -> str:
         """Return the key of the class with this name or alias; ClassNameError if there is none."""
@@ -399,27 +366,14 @@ class ClassBank:
         """Return the class with this name or alias; ClassNameError if there is none."""
         return self.entries[self.find(text)]
 
-    def photos_at(self, key: str) -> PhotoSet:
-        """Return the photos of a class by its key."""
-        entry = self.entries[key]
-        stored = [self.pool.get(digest) for digest in entry.photos[-MOST_ROWS:]]
-        rows = [*itertools.takewhile(lambda row: row is not None, stored[::-1])][::-1]  # those of the latest
-        total = np.zeros(self.dim) if entry.photo_sum is None else entry.photo_sum
-        return PhotoSet(entry.photos, np.array(rows, np.float32).reshape(-1, self.dim), total, entry.photos_only)
-
-    def stored_photos(self, key: str) -> frozenset[bytes]:
-        """Return the digests of all photos of a class by its key: those that count, and those that are parked."""
-        sets = (one.photos[key].digests for one in self.parked if key in one.photos)
-        return frozenset(self.entries[key].photos).union(*sets)
-
     def photos_of(self, name: str) -> PhotoSet:
         """Return the photos of the class with this name or alias."""
-        return self.photos_at(self.find(name))
+        return self.entry(name).photos or PhotoSet.of((), np.empty((0, self.dim), np.float32))
 
     @functools.cached_property
     def photos(self) -> Mapping[str, PhotoSet]:
         """Return the photos of classes by name, of those that have any, or that are known only by photos."""
-        return {e.name: self.photos_at(key) for key, e in self.special.items() if e.photos or e.photos_only}
+        return {entry.name: entry.photos for entry in self.special.values() if entry.photos}
 
     @functools.cached_property
     def background(self) -> Flags | None:
@@ -503,7 +457,7 @@ class ClassBank:
         had, of_base = ({}, {}) if self.base is None else (self.base.bank.entries, self.base.bank.records)
 
         def content(entry: Entry) -> list[Any]:
-            return [entry.name, entry.photos_only, sorted(photo.hex() for photo in entry.photos)]
+            return [entry.name, entry.photos_only, sorted(photo.hex() for photo in entry.photos.digests)]
 
         parts: list[list[Any]] = [[key] for key in sorted(had.keys() - self.entries.keys())]
         digest = hashlib.sha256()

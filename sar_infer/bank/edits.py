@@ -15,20 +15,9 @@ import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
-from sar_infer.bank.entry import (
-    CALIBRATION,
-    LEARNED,
-    MODEL,
-    THRESHOLD,
-    Arrays,
-    Entry,
-    Puts,
-    Record,
-    check_entry,
-    check_unit,
-)
+from sar_infer.bank.entry import CALIBRATION, LEARNED, MODEL, THRESHOLD, Arrays, Entry, Puts, Record, check_entry
 from sar_infer.bank.learned import BankCalibration, Learn
-from sar_infer.bank.photos import MOST_ROWS, Parked, PhotoSet, without
+from sar_infer.bank.photos import MOST_ROWS, Parked, PhotoSet, check_unit
 from sar_infer.bank.steps import Log, Step
 from sar_infer.errors import AliasError, BankError, ClassNameError, InputError
 from sar_infer.text.names import name_key, name_keys
@@ -153,7 +142,7 @@ def add(
     check_names(bank, [*phrases])
     check_unit(embeddings, phrases)
     at, next_key, photos = utc_now(), bank.next_key, photos or {}
-    rows, entries, pool = dict(zip(phrases, embeddings, strict=True)), dict[str, Entry](), dict(bank.pool)
+    rows, entries = dict(zip(phrases, embeddings, strict=True)), dict[str, Entry]()
     for name in dict.fromkeys([*phrases, *photos]):
         position = bank.lookup.get(name)
         key, next_key = (str(next_key), next_key + 1) if position is None else (bank.keys[position], next_key)
@@ -166,14 +155,13 @@ def add(
         if (new := photos.get(name)) is not None:
             if new.rows.shape != (len(new), bank.dim):
                 raise BankError(f"photos of {entry.name!r:.80}: expected an embedding of {bank.dim} numbers for each")
-            entry = _joined(entry, new)._replace(photos_only=entry.photos_only or new.photos_only)
-            pool = {**new.recent, **pool}
+            entry = entry._replace(photos=entry.photos.joined(new))
         entries[key] = entry
     puts = {key: entry for key, entry in entries.items() if not (key in bank.entries and entry.same(bank.entries[key]))}
     for entry in puts.values():
         check_entry(entry)
     action = "add" if bank.entries or bank.log.last else "create"
-    return _committed(bank, action, puts, _summary(bank, puts), by, at, pool=pool, next_key=next_key)
+    return _committed(bank, action, puts, _summary(bank, puts), by, at, next_key=next_key)
 
 
 def _embedded(entry: Entry | None, name: str, texts: tuple[str, ...], row: Floats, at: str) -> Entry:
@@ -197,7 +185,7 @@ def _summary(bank: ClassBank, puts: Mapping[str, Entry]) -> str:
             done["added"].append(entry.name)
         elif not entry.embedded_as(before):
             done["replaced"].append(entry.name)
-        elif not entry._replace(photos=old.photos, photos_only=old.photos_only).same(before):
+        elif not entry._replace(photos=old.photos).same(before):
             done["changed"].append(entry.name)
         if len(entry.photos) > len(old.photos):
             photos[entry.name] = len(entry.photos) - len(old.photos)
@@ -241,11 +229,12 @@ def forget_photos(
     entry = bank.entries[key]
     if not gone:
         return bank
-    if strange := gone - bank.stored_photos(key):
+    waiting = (one.photos[key].digests for one in bank.parked if key in one.photos)
+    if strange := gone.difference(entry.photos.digests, *waiting):
         first = next(digest for digest in digests if digest in strange)
         path = digests[first] if isinstance(digests, Mapping) else "a photo"
         raise InputError(f"{path}: not counted for the class {name!r}, so nothing was removed; leave it out")
-    if not gone.intersection(entry.photos) <= bank.pool.keys():
+    if not gone & entry.photos.digest_set <= entry.photos.recent.keys():
         raise InputError(
             "a photo to remove is among the oldest of the class, of which only a sum is stored (embeddings of the "
             f"latest {MOST_ROWS} are); remove the class and add the photos that are to stay"
@@ -253,18 +242,16 @@ def forget_photos(
     alive = bank.entries.keys() - {key}
 
     def purged(other: str, item: Entry) -> Entry:
-        return item if other in alive else _without(item, gone, bank.pool)
+        return item if other in alive else item._replace(photos=item.photos.without(gone))
 
-    counted = {digest for other in bank.special.keys() & alive for digest in bank.entries[other].photos}
-    pool = {digest: row for digest, row in bank.pool.items() if digest not in gone or digest in counted}
     parked = []
     for one in bank.parked:
         photos = {other: photos if other in alive else photos.without(gone) for other, photos in one.photos.items()}
         if photos := {other: left for other, left in photos.items() if len(left)}:
             parked.append(one._replace(photos=photos))
-    after = bank.replaced(log=bank.log.mapped(purged), pool=pool, parked=tuple(parked))
-    puts = {key: _without(entry, gone, bank.pool)}
-    return _committed(after, "forget", puts, f"removed {_count(len(gone), 'photo')} from {entry.name!r}", by)
+    after = bank.replaced(log=bank.log.mapped(purged), parked=tuple(parked))
+    words = f"removed {_count(len(gone), 'photo')} from {entry.name!r}"
+    return _committed(after, "forget", {key: purged(key, entry)}, words, by)
 
 
 def remove(bank: ClassBank, names: Iterable[str], *, by: str = "") -> ClassBank:
@@ -341,6 +328,9 @@ def set_class(
     differ = [field for field, value in fields.items() if value != getattr(entry, field)]
     if not differ:
         return bank
+    if "photos_only" in fields:
+        total = entry.photos.total + np.zeros(bank.dim)
+        fields["photos"] = dataclasses.replace(entry.photos, total=total, photos_only=fields.pop("photos_only"))
     after = check_entry(entry._replace(**fields))
     words = ", ".join(field.replace("_", " ") for field in differ)
     return _committed(bank, "set", {key: after}, f"changed {entry.name!r} ({words})", by)
@@ -471,8 +461,8 @@ def carry(bank: ClassBank, bundled: ClassBank, embed: Embed, *, by: str = "") ->
     keys, entries, texts, gone, next_key = _carried(bank, bundled)
     for new, row in zip(texts, embed([*texts.values()]) if texts else (), strict=True):
         entries[new] = entries[new]._replace(embedding=row, added=entries[new].added or utc_now())
-    here = Parked(bank.images, {key: bank.photos_at(key) for key in keys if bank.entries[key].photos})
-    pool: dict[bytes, Floats] = {}
+    sets = {key: dataclasses.replace(bank.entries[key].photos, photos_only=False) for key in keys}
+    here = Parked(bank.images, {key: photos for key, photos in sets.items() if photos})
     parked: list[Parked] = []
     for waiting in (*bank.parked, here):
         photos = {keys[key]: one for key, one in waiting.photos.items() if key in keys}
@@ -480,14 +470,13 @@ def carry(bank: ClassBank, bundled: ClassBank, embed: Embed, *, by: str = "") ->
             parked += [waiting._replace(photos=photos)] if photos else []
             continue
         for new, one in photos.items():
-            entries[new] = _joined(entries[new], one)
-            pool |= one.recent
+            entries[new] = entries[new]._replace(photos=entries[new].photos.joined(one))
     summary = f"carried {_count(len(keys), 'class')} to encoder {bundled.encoder_digest[:8]}"
     step = Step(bank.log.last + 1, utc_now(), "carry", summary, by)
     history = [dataclasses.replace(one, puts=None) for one in bank.history]
     log = Log((*history, step), step.n, {**dict.fromkeys(gone), **entries})
     own: dict[str, Any] = {} if bank.base else {"base": None, "provenance": bank.provenance}
-    after = bundled.replaced(log=log, pool=pool, next_key=next_key, parked=tuple(parked), **own)
+    after = bundled.replaced(log=log, next_key=next_key, parked=tuple(parked), **own)
     if not after.can_answer:
         raise BankError("no class is left that can be an answer")
     return after.checked(), _to_make_again(bank, bundled, len(here.photos))
@@ -516,7 +505,9 @@ def _carried(
             continue
         if new is None or new in entries:
             new, number = str(number), number + 1
-        keys[key], entry, bundles = new, item._replace(photos=(), photo_sum=None), theirs.get(new)
+        keys[key], bundles = new, theirs.get(new)
+        nothing = np.empty((0, bundled.dim), np.float32)
+        entry = item._replace(photos=PhotoSet.of((), nothing, photos_only=item.photos_only))
         if bundles is None or (item.phrases if old is None else item.added):
             texts[new] = item.texts
         else:
@@ -549,24 +540,6 @@ def _to_make_again(bank: ClassBank, bundled: ClassBank, photographed: int) -> li
         if record in bank.records:
             notes.append(f"what sar-bank {words} stored belongs to the other bundle; run sar-bank {words} again")
     return notes
-
-
-def _joined(entry: Entry, new: PhotoSet) -> Entry:
-    """Return a class with further photos, of which those that are counted already are left out."""
-    if not (fresh := new.without(new.digest_set.intersection(entry.photos))).digests:
-        return entry
-    before = np.zeros(len(entry.embedding)) if entry.photo_sum is None else entry.photo_sum
-    return entry._replace(photos=(*entry.photos, *fresh.digests), photo_sum=before + fresh.total)
-
-
-def _without(entry: Entry, digests: Iterable[bytes], pool: Mapping[bytes, Floats]) -> Entry:
-    """Return a class without some photos; see ``PhotoSet.without``."""
-    gone = {*digests}.intersection(entry.photos)
-    if not gone or entry.photo_sum is None:
-        return entry
-    recent = {digest: pool[digest] for digest in entry.photos if digest in pool}
-    left = without(gone, entry.photos, recent, entry.photo_sum)
-    return entry._replace(photos=left[0], photo_sum=left[1] if left[0] else None)
 
 
 def _committed(

@@ -6,10 +6,11 @@ An entry is all that is known of one class. Keys of entries are opaque and never
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -17,12 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
+from sar_infer.bank.photos import NO_PHOTOS, PhotoSet
 from sar_infer.errors import BankError
 from sar_infer.storage.tensor_file import tensor_bytes
 
 MODEL, LEARNED, CALIBRATION, THRESHOLD = "@model", "@learned", "@calibration", "@threshold"
-UNIT_TOLERANCE = 1e-3
-Doubles = npt.NDArray[np.float64]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -36,10 +36,8 @@ class Entry(NamedTuple):
         aliases: Other names of the class.
         threshold: Least score, 0..1, that counts as an answer.
         background: The class takes part in the softmax, and is never an answer.
-        photos_only: The name carries no meaning, so the class is known by its photos.
         added: UTC time in ISO form when the class, or its present embedding, was added; None for a bundle's own.
-        photos: SHA-256 of the pixels of each photo, the oldest first. The bank's pool has the embeddings of the latest.
-        photo_sum: (D,) float64, the sum of the embeddings of all photos; None without photos.
+        photos: Its photos; their ``photos_only`` is True if the name carries no meaning.
     """
 
     name: str
@@ -48,23 +46,31 @@ class Entry(NamedTuple):
     aliases: tuple[str, ...] = ()
     threshold: float | None = None
     background: bool = False
-    photos_only: bool = False
     added: str | None = None
-    photos: tuple[bytes, ...] = ()
-    photo_sum: Doubles | None = None
+    photos: PhotoSet = NO_PHOTOS
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Return the texts that were embedded."""
         return self.phrases or (self.name,)
 
+    @property
+    def photos_only(self) -> bool:
+        """Return True if the name carries no meaning, so the class is known by its photos."""
+        return self.photos.photos_only
+
     def embedded_as(self, other: Entry) -> bool:
         """Return True if both have one embedding."""
         return self.embedding is other.embedding or np.array_equal(self.embedding, other.embedding)
 
+    def bare(self) -> Entry:
+        """Return the class without the embedding of any photo; their sum stays."""
+        return self._replace(photos=dataclasses.replace(self.photos, recent={})) if self.photos.recent else self
+
     def same(self, other: Entry) -> bool:
-        """Return True if both agree in all but the sum of photos, which their digests decide."""
-        return self is other or (self[:1] + self[2:-1] == other[:1] + other[2:-1] and self.embedded_as(other))
+        """Return True if both agree."""
+        plain = self[:1] + self[2:-1] == other[:1] + other[2:-1]
+        return self is other or (plain and self.photos.same(other.photos) and self.embedded_as(other))
 
 
 class Record(NamedTuple):
@@ -106,12 +112,3 @@ def check_entry(entry: Entry) -> Entry:
     if entry.threshold is not None and not 0 <= entry.threshold <= 1:
         raise BankError(f"expected a threshold of 0..1, got {entry.threshold}")
     return entry
-
-
-def check_unit(embeddings: Floats, names: Iterable[str] | None = None) -> None:
-    """Raise BankError unless each of the embeddings (N, D) has length 1; the first other one is named."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))  # as norm, without a copy
-    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))
-    if wrong.size:
-        of = "a photo" if names is None else repr([*names][wrong[0]])
-        raise BankError(f"embedding of {of} has length {lengths[wrong[0]]:.4g}, expected 1")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank.class_bank import Base, ClassBank
 from sar_infer.bank.entry import Entry, Puts, Record
-from sar_infer.bank.photos import MOST_ROWS, Images, Parked, PhotoSet
+from sar_infer.bank.photos import NO_PHOTOS, Images, Parked, PhotoSet, latest
 from sar_infer.bank.steps import Log, Step
 from sar_infer.errors import BankError, BaseMissingError, SarInferError, SchemaError
 from sar_infer.storage.files import replacing
@@ -23,7 +23,7 @@ from sar_infer.storage.tensor_file import TensorFile, file_pieces, tensor_bytes
 FORMAT, VERSION = "sar-bank", 1
 Tensors = dict[str, npt.NDArray[Any]]
 _PLAIN = Entry("", np.empty(0, np.float32))
-_JSON_FIELDS = {field: Entry._fields.index(field) for field in Entry._fields[2:8]}
+_JSON_FIELDS = {field: Entry._fields.index(field) for field in Entry._fields[2:7]}
 """Positions of the fields of an entry that are JSON."""
 
 
@@ -113,46 +113,78 @@ def checksum(tensors: Tensors) -> str:
     return digest.hexdigest()
 
 
-class _Rows(dict[int, tuple[int, Any]]):
-    """The rows of one tensor and their numbers, by identity: the same array is stored once."""
+class _Writer:
+    """The tensors of a file, and the numbers by which the JSON names their rows.
 
-    def number(self, row: npt.NDArray[Any]) -> int:
-        """Return the number of a row, which is appended if it is new."""
-        return self.setdefault(id(row), (len(self), row))[0]
-
-    def stacked(self, kind: type, dim: int) -> npt.NDArray[Any]:
-        """Return the rows as one array (N, D)."""
-        return np.array([row for _, row in self.values()], kind).reshape(-1, dim)
-
-
-class _Writing(NamedTuple):
-    """The parts of a file that the JSON names by number, as far as they are collected.
-
-    Attributes:
-        tensors: Tensors by name.
-        photos: Numbers of photos by digest.
-        embeddings: Rows of the tensor ``embeddings``.
-        sums: Rows of ``photo sums``.
-        arrays: Arrays of records, each a tensor.
+    Args:
+        tensors: Gets the arrays of records and of parked photos.
+        photos: Photos whose embeddings are stored, by digest; they come first.
     """
 
-    tensors: Tensors
-    photos: dict[bytes, int]
-    embeddings: _Rows
-    sums: _Rows
-    arrays: _Rows
+    def __init__(self, tensors: Tensors, photos: Iterable[bytes]) -> None:
+        self.tensors, self.photos = tensors, {digest: number for number, digest in enumerate(photos)}
+        self.embeddings: dict[int, tuple[int, Any]] = {}  # number and row by identity: an array is stored once
+        self.sums: dict[int, tuple[int, Any]] = {}
+
+    def items(self, puts: Puts) -> list[list[Any]]:
+        """Return puts as JSON: key, name and number of the embedding of a class, with its other fields if any."""
+        result: list[list[Any]] = []
+        for key, item in puts.items():
+            if item is None:
+                result.append([key])
+            elif isinstance(item, Record):
+                arrays = {name: f"array {len(self.tensors) + n} {name}" for n, name in enumerate(item.arrays)}
+                self.tensors.update((arrays[name], array) for name, array in item.arrays.items())
+                result.append([key, {"data": item.data, "arrays": arrays}])
+            else:
+                fields: dict[str, Any] = {name: item[at] for name, at in _JSON_FIELDS.items() if item[at] != _PLAIN[at]}
+                if item.photos_only:
+                    fields["photos_only"] = True
+                if len(item.photos):
+                    total = _number(self.sums, item.photos.total)
+                    fields |= {"photos": self.runs(item.photos.digests), "sum": total}
+                row = _number(self.embeddings, item.embedding)
+                result.append([key, item.name, row, *([fields] if fields else [])])
+        return result
+
+    def runs(self, digests: Iterable[bytes]) -> list[list[int]]:
+        """Return the numbers of photos as ranges; a photo without a number gets the next one."""
+        runs: list[list[int]] = []
+        for digest in digests:
+            number = self.photos.setdefault(digest, len(self.photos))
+            if runs and runs[-1][1] == number:
+                runs[-1][1] += 1
+            else:
+                runs.append([number, number + 1])
+        return runs
+
+    def parked(self, sets: Iterable[Parked], can_return: Container[str]) -> list[dict[str, Any]]:
+        """Return parked photos as JSON: of each class that can return, the runs and the number of embeddings."""
+        result: list[dict[str, Any]] = []
+        for parked in sets:
+            if classes := {key: one for key, one in parked.photos.items() if key in can_return}:
+                name = f"parked {len(result)}"
+                self.tensors[name] = np.concatenate([one.rows for one in classes.values()])
+                self.tensors[f"{name} sums"] = np.array([one.total for one in classes.values()], np.float64)
+                runs = {key: [self.runs(one.digests), len(one.recent)] for key, one in classes.items()}
+                result.append({"images": parked.images._asdict(), "classes": runs})
+        return result
+
+
+def _number(rows: dict[int, tuple[int, Any]], row: npt.NDArray[Any]) -> int:
+    """Return the number of a row, which is appended if it is new."""
+    return rows.setdefault(id(row), (len(rows), row))[0]
 
 
 def encoded(bank: ClassBank, tensors: Tensors) -> dict[str, Any]:
     """Return the JSON of a bank, and put its arrays among the tensors."""
     base_keys, base_records = ({}, {}) if bank.base is None else (bank.base.bank.entries, bank.base.bank.records)
     folded = {k: item for k, item in bank.log.folded.items() if item is not None or k in base_keys or k in base_records}
-    steps = [(step, step.puts) for step in bank.log.steps]
-    every = [pair for puts in (folded, *(puts or {} for _, puts in steps)) for pair in puts.items()]
-    recent = {digest for _, item in every if isinstance(item, Entry) for digest in item.photos[-MOST_ROWS:]}
-    pool = {digest: row for digest, row in bank.pool.items() if digest in recent}
-    photos = dict(zip(pool, range(len(pool)), strict=True))  # those with embeddings first
-    writing = _Writing(tensors, photos, _Rows(), _Rows(), _Rows())
+    every = [pair for puts in (folded, *(step.puts or {} for step in bank.log.steps)) for pair in puts.items()]
+    recent = [item.photos.recent for _, item in every if isinstance(item, Entry) and item.photos.recent]
+    pool = {digest: row for rows in recent for digest, row in rows.items()}
+    pool |= {digest: row for rows in reversed(recent) for digest, row in rows.items()}  # as it was embedded first
+    writer = _Writer(tensors, pool)
     content: dict[str, Any] = {
         "encoder": bank.encoder_digest,
         "images": bank.images._asdict(),
@@ -160,65 +192,25 @@ def encoded(bank: ClassBank, tensors: Tensors) -> dict[str, Any]:
         "next_key": bank.next_key,
         "provenance": dict(bank.provenance),
         "begun": bank.log.begun,
-        "folded": _items(folded, writing),
+        "folded": writer.items(folded),
         "steps": [
             {field: value for field, value in vars(step).items() if value not in ("", None)}
-            | ({} if puts is None else {"puts": _items(puts, writing)})
-            for step, puts in steps
+            | ({} if step.puts is None else {"puts": writer.items(step.puts)})
+            for step in bank.log.steps
         ],
-        "parked": _parked_items(bank, {key for key, item in every if item is not None}, writing),
+        "parked": writer.parked(bank.parked, {key for key, item in every if item is not None}),
     }
     if bank.base is not None:
         touched = {key: base_keys[key].name for key, _ in every if key in base_keys}
         content["base"] = {"digest": bank.base.digest, "path": bank.base.path, "names": touched}
-    tensors["embeddings"] = writing.embeddings.stacked(np.float32, bank.dim)
-    tensors["photos"] = np.array([*pool.values()], np.float32).reshape(-1, bank.dim)
-    tensors["photo digests"] = np.frombuffer(b"".join(photos), np.uint8).reshape(-1, 32)
-    tensors["photo sums"] = writing.sums.stacked(np.float64, bank.dim)
+    for name, kind, rows in (
+        ("embeddings", np.float32, [row for _, row in writer.embeddings.values()]),
+        ("photos", np.float32, [*pool.values()]),
+        ("photo sums", np.float64, [row for _, row in writer.sums.values()]),
+    ):
+        tensors[name] = np.array(rows, kind).reshape(-1, bank.dim)
+    tensors["photo digests"] = np.frombuffer(b"".join(writer.photos), np.uint8).reshape(-1, 32)
     return content
-
-
-def _items(puts: Puts, writing: _Writing) -> list[list[Any]]:
-    """Return puts as JSON: key, name and number of the embedding of a class, with its other fields if it has any."""
-    result: list[list[Any]] = []
-    for key, item in puts.items():
-        if item is None:
-            result.append([key])
-        elif isinstance(item, Record):
-            arrays = {name: f"array {writing.arrays.number(array)} {name}" for name, array in item.arrays.items()}
-            writing.tensors.update((arrays[name], array) for name, array in item.arrays.items())
-            result.append([key, {"data": item.data, "arrays": arrays}])
-        else:
-            fields: dict[str, Any] = {name: item[at] for name, at in _JSON_FIELDS.items() if item[at] != _PLAIN[at]}
-            if item.photo_sum is not None:
-                fields |= {"photos": _runs(item.photos, writing.photos), "sum": writing.sums.number(item.photo_sum)}
-            result.append([key, item.name, writing.embeddings.number(item.embedding), *([fields] if fields else [])])
-    return result
-
-
-def _parked_items(bank: ClassBank, can_return: Container[str], writing: _Writing) -> list[dict[str, Any]]:
-    """Return the parked photos as JSON: of each class that can return, the runs and the number of embeddings."""
-    result: list[dict[str, Any]] = []
-    for parked in bank.parked:
-        if classes := {key: one for key, one in parked.photos.items() if key in can_return}:
-            name = f"parked {len(result)}"
-            writing.tensors[name] = np.concatenate([one.rows for one in classes.values()])
-            writing.tensors[f"{name} sums"] = np.array([one.total for one in classes.values()], np.float64)
-            runs = {key: [_runs(one.digests, writing.photos), len(one.rows)] for key, one in classes.items()}
-            result.append({"images": parked.images._asdict(), "classes": runs})
-    return result
-
-
-def _runs(digests: Sequence[bytes], photos: dict[bytes, int]) -> list[list[int]]:
-    """Return the numbers of photos as ranges; a photo without a number gets the next one."""
-    runs: list[list[int]] = []
-    for digest in digests:
-        number = photos.setdefault(digest, len(photos))
-        if runs and runs[-1][1] == number:
-            runs[-1][1] += 1
-        else:
-            runs.append([number, number + 1])
-    return runs
 
 
 def decoded(
@@ -237,9 +229,27 @@ def decoded(
     flat = tensors["photo digests"].tobytes()
     photos = [flat[start : start + 32] for start in range(0, len(flat), 32)]
     rows, photo_sums = list(embeddings), list(sums)  # a view of each, once
+    pool = dict(zip(photos, pool_rows, strict=False))
+
+    def item_of(item: Sequence[Any]) -> Entry | Record | None:
+        if len(item) == 2:  # most of them
+            return Entry(item[0], rows[item[1]])
+        if not item:
+            return None
+        if len(item) == 1:
+            return Record(item[0]["data"], {name: tensors[where] for name, where in item[0]["arrays"].items()})
+        name, row, stated = item
+        fields = {field: stated[field] for field in _JSON_FIELDS if field in stated}
+        fields = {field: tuple(value) if isinstance(value, list) else value for field, value in fields.items()}
+        of_class, only = NO_PHOTOS, stated.get("photos_only", False)
+        if "photos" in stated or only:
+            digests = _digests(stated.get("photos", ()), photos)
+            total = photo_sums[stated["sum"]] if digests else np.zeros(dim)
+            of_class = PhotoSet(digests, latest(digests, pool), total, only)
+        return Entry(name, rows[row], **fields, photos=of_class)
 
     def puts(items: Sequence[Sequence[Any]]) -> dict[str, Entry | Record | None]:
-        return {key: _item(item, rows, photo_sums, photos, tensors) for key, *item in items}
+        return {key: item_of(item) for key, *item in items}
 
     steps = tuple(Step(**{**one, "puts": puts(one["puts"]) if "puts" in one else None}) for one in content["steps"])
     bank = ClassBank(
@@ -247,7 +257,6 @@ def decoded(
         dim,
         Log(steps, content["begun"], puts(content["folded"])),
         None if "base" not in content else _stub(content) if detached else _base(content, base_bank),
-        dict(zip(photos, pool_rows, strict=False)),
         content["next_key"],
         _images(content),
         content["provenance"],
@@ -259,28 +268,12 @@ def decoded(
     return bank
 
 
-def _item(
-    item: Sequence[Any], rows: list[Any], sums: list[Any], photos: list[bytes], tensors: Mapping[str, npt.NDArray[Any]]
-) -> Entry | Record | None:
-    """Return what a step sets under a key."""
-    if len(item) == 2:  # most of them
-        return Entry(item[0], rows[item[1]])
-    if not item:
-        return None
-    if len(item) == 1:
-        return Record(item[0]["data"], {name: tensors[where] for name, where in item[0]["arrays"].items()})
-    name, row, stated = item
-    fields = {field: stated[field] for field in _JSON_FIELDS if field in stated}
-    fields = {field: tuple(value) if isinstance(value, list) else value for field, value in fields.items()}
-    if "photos" in stated:
-        fields |= {"photos": _digests(stated["photos"], photos), "photo_sum": sums[stated["sum"]]}
-    return Entry(name, rows[row], **fields)
-
-
 def _parked(number: int, stated: Any, photos: list[bytes], tensors: Mapping[str, npt.NDArray[Any]]) -> Parked:
     rows, totals, sets = tensors[f"parked {number}"], tensors[f"parked {number} sums"], dict[str, PhotoSet]()
     for (key, (runs, count)), total in zip(stated["classes"].items(), totals, strict=True):
-        sets[key], rows = PhotoSet(_digests(runs, photos), rows[:count], total), rows[count:]
+        digests = _digests(runs, photos)
+        recent = dict(zip(digests[len(digests) - count :], rows[:count], strict=True))
+        sets[key], rows = PhotoSet(digests, recent, total), rows[count:]
     return Parked(_images(stated), sets)
 
 

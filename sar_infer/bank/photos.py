@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sar_infer._arrays import Floats
-from sar_infer.bank.entry import Doubles, check_unit
 from sar_infer.errors import BankError
 from sar_infer.storage.named_tensors import read_only
 
+Doubles = npt.NDArray[np.float64]
+UNIT_TOLERANCE = 1e-3
 MOST_ROWS = 64
 """Photos of a class whose embeddings are stored; of older ones the digest and the sum."""
 
@@ -23,13 +28,13 @@ class PhotoSet:
 
     Attributes:
         digests: The SHA-256 of each photo's pixels; digests are unique.
-        rows: (R, D) float32, the unit embeddings of the latest R photos.
+        recent: The unit embeddings (D,) of the latest R photos, by digest.
         total: (D,) float64, the sum of the embeddings of all photos.
         photos_only: The name of the class carries no meaning.
     """
 
     digests: tuple[bytes, ...]
-    rows: Floats
+    recent: Mapping[bytes, Floats]
     total: Doubles
     photos_only: bool = False
 
@@ -47,7 +52,8 @@ class PhotoSet:
         unique = sorted(first.values())
         rows = read_only(rows[unique])
         check_unit(rows)
-        return cls(tuple(digests[number] for number in unique), rows, rows.sum(axis=0, dtype=np.float64), photos_only)
+        recent = dict(zip([digests[number] for number in unique], rows, strict=True))
+        return cls(tuple(recent), recent, rows.sum(axis=0, dtype=np.float64), photos_only)
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -61,37 +67,63 @@ class PhotoSet:
         """Return all digests."""
         return frozenset(self.digests)
 
-    @property
-    def recent(self) -> Mapping[bytes, Floats]:
-        """Return the embeddings that are stored, by digest."""
-        return dict(zip(self.digests[len(self.digests) - len(self.rows) :], self.rows, strict=True))
+    @functools.cached_property
+    def rows(self) -> Floats:
+        """Return the embeddings (R, D) of the latest photos."""
+        return np.array([*self.recent.values()], np.float32).reshape(-1, len(self.total))
 
     @property
     def mean(self) -> Doubles:
         """Return the mean embedding (D,); zeros without photos."""
         return np.asarray(self.total / max(1, len(self)))
 
+    def same(self, other: PhotoSet) -> bool:
+        """Return True if both are the same photos of a class, and its name means as much."""
+        return self.digests == other.digests and self.photos_only == other.photos_only
+
+    def joined(self, other: PhotoSet) -> PhotoSet:
+        """Return these photos and after them those of ``other`` that are not among them."""
+        fresh, only = other.without(self.digests), self.photos_only or other.photos_only
+        if not fresh.digests:
+            return self if only == self.photos_only else dataclasses.replace(self, photos_only=only)
+        digests = (*self.digests, *fresh.digests)
+        return PhotoSet(digests, latest(digests, {**self.recent, **fresh.recent}), self.total + fresh.total, only)
+
     def without(self, digests: Iterable[bytes]) -> PhotoSet:
         """Return these photos without some.
 
         Of one whose embedding is only in the sum, nothing can be subtracted; then all such photos are left out.
         """
-        gone, recent = self.digest_set.intersection(digests), self.recent
-        left, total = without(gone, self.digests, recent, self.total)
-        rows = [row for digest, row in recent.items() if digest not in gone]
-        return PhotoSet(left, np.array(rows, np.float32).reshape(-1, len(self.total)), total, self.photos_only)
+        gone = self.digest_set.intersection(digests)
+        if not gone:
+            return self
+        recent = {digest: row for digest, row in self.recent.items() if digest not in gone}
+        if gone <= self.recent.keys() and len(gone) < len(self):
+            left = tuple(digest for digest in self.digests if digest not in gone)
+            total = self.total - np.array([self.recent[digest] for digest in gone]).sum(axis=0, dtype=np.float64)
+        else:
+            left, total = tuple(recent), np.zeros_like(self.total)
+            total += np.array([*recent.values()]).sum(axis=0, dtype=np.float64)
+        return PhotoSet(left, recent, total, self.photos_only)
 
 
-def without(
-    gone: Iterable[bytes], digests: tuple[bytes, ...], rows: Mapping[bytes, Floats], total: Doubles
-) -> tuple[tuple[bytes, ...], Doubles]:
-    """Return the digests and the sum of photos without some of them; see ``PhotoSet.without``."""
-    gone = {*gone}
-    if gone <= rows.keys():
-        left = tuple(digest for digest in digests if digest not in gone)
-        return left, total - np.array([rows[digest] for digest in gone]).sum(axis=0, dtype=np.float64)
-    left = tuple(digest for digest in digests if digest in rows and digest not in gone)
-    return left, np.array([rows[digest] for digest in left]).sum(axis=0, dtype=np.float64) + np.zeros_like(total)
+NO_PHOTOS = PhotoSet((), {}, np.zeros(1))
+"""Of a class that has none; its sum is 0 for any number of dimensions."""
+
+
+def latest(digests: Sequence[bytes], rows: Mapping[bytes, Floats]) -> dict[bytes, Floats]:
+    """Return the embeddings of the latest photos, by digest: of ``MOST_ROWS`` at most, up to one that has none."""
+    stored = itertools.takewhile(rows.__contains__, reversed(digests[-MOST_ROWS:]))
+    return {digest: rows[digest] for digest in reversed([*stored])}
+
+
+def check_unit(embeddings: Floats, names: Iterable[str] | None = None) -> None:
+    """Raise BankError unless each of the embeddings (N, D) has length 1; the first other one is named."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))  # as norm, without a copy
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))
+    if wrong.size:
+        of = "a photo" if names is None else repr([*names][wrong[0]])
+        raise BankError(f"embedding of {of} has length {lengths[wrong[0]]:.4g}, expected 1")
 
 
 class Images(NamedTuple):

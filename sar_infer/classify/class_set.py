@@ -212,7 +212,7 @@ def _evidence(
         one = name if name in phrases else next(other for other in phrases if columns[other] == columns[name])
         if one not in counted:
             here = columns[one] if phrases[one] == (one,) else None
-            counted[one] = set() if here is None else {*bank.photos_at(bank.keys[here]).digests}
+            counted[one] = set() if here is None else {*bank.entries[bank.keys[here]].photos.digests}
         if fresh := item.without(counted[one] & item.digest_set):
             evidence[one] = Evidence.of(fresh).joined(evidence.get(one))
             counted[one] |= item.digest_set

@@ -426,7 +426,8 @@ def _bank_file(bank: ClassBank) -> bytes:
     if bank.base is not None:
         base = dataclasses.replace(bank.base, path="")
         of_bank = {"next_key": bank.next_key, "images": bank.images, "provenance": bank.provenance}
-        plain = ClassBank(bank.encoder_digest, bank.dim, Log(folded=bank.changes), base, **of_bank)  # type: ignore[arg-type]
+        log = Log(folded=bank.changes).mapped(lambda _, entry: entry.bare())
+        plain = ClassBank(bank.encoder_digest, bank.dim, log, base, **of_bank)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         plain.save(Path(folder) / "bank.safetensors")
         return (Path(folder) / "bank.safetensors").read_bytes()

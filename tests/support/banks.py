@@ -66,10 +66,10 @@ def fitted(bank: ClassBank) -> dict[str, object] | None:
 def content(bank: ClassBank) -> tuple[object, ...]:
     """All of a bank but its history, comparable."""
     entries = {
-        key: (*entry._replace(embedding=entry.embedding.tobytes(), photo_sum=None), bank.photos_at(key).rows.tobytes())
+        key: (*entry[:1], entry.embedding.tobytes(), *entry[2:-1], entry.photos.digests, entry.photos.rows.tobytes())
         for key, entry in bank.entries.items()
     }
-    means = {key: bank.photos_at(key).mean.tolist() for key in bank.special}
+    means = {key: entry.photos.mean.tolist() for key, entry in bank.special.items() if entry.photos}
     return (
         [*entries.items()],
         means,

@@ -277,7 +277,7 @@ def set_class(  # noqa: PLR0913 - one for each option
             after = edits.set_unknown_threshold(bank, unknown_threshold, by="sar-bank set")
         else:
             entry = bank.entry(name)
-            if photos_only and not entry.photos:
+            if photos_only and not len(entry.photos):
                 raise Refusal(f"{name!r} has no photos, so its name is needed; add some with sar-bank add --photos")
             if aliases or no_aliases:
                 settings["aliases"] = _aliases(name, entry.aliases, aliases, no_aliases)

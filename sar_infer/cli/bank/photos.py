@@ -143,7 +143,7 @@ def spooled(
 def already_counted(bank: ClassBank, photos: ReadPhotos) -> list[tuple[str, str, str]]:
     """Return class, file and reason of the photos that a bank counts for their class already."""
     names = [name for name in photos.sets if bank.lookup.get(name) is not None]
-    had = {(name, digest) for name in names for digest in bank.entry(name).photos}
+    had = {(name, digest) for name in names for digest in bank.entry(name).photos.digests}
     return [(name, path, "counted for it already") for (name, d), path in photos.files.items() if (name, d) in had]
 
 

@@ -75,7 +75,7 @@ def _line(entry: Entry, long: bool) -> str:
         "phrases": " | ".join(entry.phrases),
         "threshold": "" if entry.threshold is None else f"{entry.threshold:g}",
         "added": entry.added or "",
-        "photos": f"{len(entry.photos):,}" if entry.photos else "",
+        "photos": f"{len(entry.photos):,}" if len(entry.photos) else "",
     }
     words = [f"{key}: {value}" for key, value in details.items() if value]
     flags = [*["background"] * entry.background, *words, *["photos only"] * entry.photos_only]

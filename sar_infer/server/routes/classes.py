@@ -296,7 +296,7 @@ def _shown(entry: Entry) -> dict[str, Any]:
     """Return a class as answers have it, with the phrases that were embedded."""
     origin = "bundle" if entry.added is None else "added"
     shown: dict[str, Any] = {"name": entry.name, "origin": origin, "phrases": [*entry.texts]}
-    if entry.photos:
+    if len(entry.photos):
         shown["photos"] = len(entry.photos)
     if entry.photos_only:
         shown["photos_only"] = True
