@@ -28,7 +28,7 @@ plain_terms = OptimiserStep._terms
 
 def terms(self: OptimiserStep, rows: Tensor, views: Tensor, drawn: Any) -> Any:
     """Return a step's terms; keep the photos for the penalty."""
-    batch["photos"] = self._task.features[rows, views].float()
+    batch["photos"] = self.task.features[rows, views].float()
     batch["scaled"] = self._backbone.logit_scale * batch["photos"]
     return plain_terms(self, rows, views, drawn)
 

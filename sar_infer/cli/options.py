@@ -123,8 +123,8 @@ def reported(location: object) -> Iterator[None]:
         raise
     except OSError as error:
         raise Refusal(f"{error.filename or location}: {error.strerror or error}") from None
-    except KeyboardInterrupt:
-        click.echo("Error: interrupted; nothing is half-written", err=True)
+    except KeyboardInterrupt as error:
+        click.echo("; ".join(["Error: interrupted", "nothing is half-written", *map(str, error.args)]), err=True)
         sys.exit(INTERRUPTED)
 
 

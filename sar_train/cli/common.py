@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import re
 import shutil
 import signal
@@ -13,10 +12,11 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
+from sar_infer.cli.options import Refusal, reported
 from sar_infer.errors import install, one_line
 
 P = ParamSpec("P")
@@ -47,31 +47,24 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        from sar_infer.errors import ImageError, SarInferError, WriteError
+        from sar_infer.errors import ImageError
         from sar_train.errors import ExportError, SarTrainError
 
-        try:
-            with _interruptible(), _warnings_on_stderr():
+        with reported("cannot write"), _interruptible():
+            try:
                 return command(*args, **kwargs)
-        except ModuleNotFoundError as error:
-            module, context = (error.name or "").split(".")[0], click.get_current_context(silent=True)
-            name = (context and context.command.name) or ""
-            extra = name if module in EXTRA_COMMANDS.get(name, ()) else EXTRA_MODULES.get(module)
-            if extra is None:
-                raise
-            _stop(f"this command needs {error.name}: {install(extra)}", 2)
-        except (ExportError, WriteError) as error:
-            _stop(str(error), 1)
-        except ImageError as error:
-            _stop(f"{error}; repair this image or remove it, then run the command again", 2)
-        except (SarTrainError, SarInferError) as error:
-            _stop(str(error), 2)
-        except BrokenPipeError:  # the reader of the output has gone; click ends quietly
-            raise
-        except OSError as error:
-            _stop(f"{error.filename or 'cannot write'}: {error.strerror or error}", 2)
-        except KeyboardInterrupt as error:
-            _stop("; ".join(["interrupted; no file is half-written", *map(str, error.args)]), 130)
+            except ModuleNotFoundError as error:
+                module, context = (error.name or "").split(".")[0], click.get_current_context(silent=True)
+                name = (context and context.command.name) or ""
+                extra = name if module in EXTRA_COMMANDS.get(name, ()) else EXTRA_MODULES.get(module)
+                if extra is None:
+                    raise
+                raise Refusal(f"this command needs {error.name}: {install(extra)}") from None
+            except ImageError as error:
+                raise Refusal(f"{error}; repair this image or remove it, then run the command again") from None
+            except SarTrainError as error:
+                kind = click.ClickException if isinstance(error, ExportError) else Refusal
+                raise kind(one_line(" ".join(str(error).split()), None)) from None
 
     return run
 
@@ -85,27 +78,6 @@ def resumable() -> Iterator[None]:
         raise KeyboardInterrupt("the same command continues from the last saved state, if any") from None
 
 
-class _WarningLines(logging.Handler):
-    """Prints what the package logs as the commands print their own warnings."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one line on stderr."""
-        ProgressLine.close()
-        click.echo("Warning: " + one_line(" ".join(record.getMessage().split())), err=True)
-
-
-@contextlib.contextmanager
-def _warnings_on_stderr() -> Iterator[None]:
-    logger, handler = logging.getLogger("sar_train"), _WarningLines(logging.WARNING)
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.propagate = True
-        logger.removeHandler(handler)
-
-
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
     """Let the first Ctrl-C raise KeyboardInterrupt, and a second one end the process at once.
@@ -113,15 +85,15 @@ def _interruptible() -> Iterator[None]:
     After the first one, decoders and workers that are running are waited for, and one of them may hang.
     """
     # Only the main thread may set handlers, and a handler that is not Python's own (nohup ignores SIGINT) stays.
-    plain, main = signal.default_int_handler, threading.current_thread() is threading.main_thread()
-    ours = main and signal.getsignal(signal.SIGINT) is plain
+    main = threading.current_thread() is threading.main_thread()
+    ours = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
         signal.signal(signal.SIGINT, _interrupt)
     try:
         yield
     finally:
         if ours and signal.getsignal(signal.SIGINT) is _interrupt:
-            signal.signal(signal.SIGINT, plain)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -130,20 +102,13 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _stop(message: str, code: int) -> NoReturn:
-    click.echo("Error: " + one_line(" ".join(message.split()), None), err=True)
-    sys.exit(code)
-
-
 class ProgressLine:
     """Progress on stderr: one line that is rewritten on a terminal, a line for each tenth of the work elsewhere."""
-
-    _open: ClassVar[bool] = False
-    """True while a line is being rewritten; there is one terminal."""
 
     def __init__(self, *, quiet: bool) -> None:
         """Show nothing but warnings if ``quiet``."""
         self._quiet, self._live = quiet, sys.stderr.isatty()
+        self._open = False  # True while a line is being rewritten
         self._shown: tuple[str, int, int] | None = None
 
     def __call__(self, text: str) -> None:
@@ -160,14 +125,13 @@ class ProgressLine:
         if passing and self._live:
             width = shutil.get_terminal_size().columns - 1
             click.echo("\r" + text[:width].ljust(width), nl=False, err=True)
-            ProgressLine._open = True
+            self._open = True
         else:
             self.close()
             click.echo(text, err=True)
 
-    @staticmethod
-    def close() -> None:
+    def close(self) -> None:
         """End a line that is being rewritten."""
-        if ProgressLine._open:
+        if self._open:
             click.echo(err=True)
-            ProgressLine._open = False
+            self._open = False

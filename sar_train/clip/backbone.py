@@ -181,7 +181,7 @@ def load(
     _refuse(name, pretrained, device)
     torch.manual_seed(seed)
     try:
-        with _quietly():
+        with quiet("huggingface_hub"):  # which warns at each retry
             model = _build(name, pretrained)
     except BackboneError:
         raise
@@ -263,40 +263,23 @@ def _tags(name: str) -> str:
 def _build(name: str, pretrained: str | None) -> nn.Module:
     if name.startswith(TIMM):
         return TimmImages(name.removeprefix(TIMM), pretrained)
-    archive = Path(pretrained) if pretrained and is_torchscript(Path(pretrained)) else None
+    model: nn.Module
     if name in mini.NAMES:
-        return _build_mini(name, pretrained)
-    from_open_clip = None if archive or pretrained == RANDOM else pretrained
+        model = mini.create(name)
+        if pretrained is None:
+            mini.load_weights(model, name)
+        elif pretrained != RANDOM:
+            open_clip.load_checkpoint(model, pretrained)
+        return model
+    archive = Path(pretrained) if pretrained and is_torchscript(Path(pretrained)) else None
     whole = pretrained != RANDOM and not archive  # else nothing is downloaded
-    model: nn.Module = open_clip.create_model(name, from_open_clip, load_weights=whole, pretrained_text=whole)
+    model = open_clip.create_model(name, pretrained if whole else None, load_weights=whole, pretrained_text=whole)
     if archive:
-        _load_openai(model, name, archive)
-    return model
-
-
-def _build_mini(name: str, pretrained: str | None) -> nn.Module:
-    model = mini.create(name)
-    if pretrained is None:
-        mini.load_weights(model, name)
-    elif pretrained != RANDOM:
-        open_clip.load_checkpoint(model, pretrained)
-    return model
-
-
-def _load_openai(model: nn.Module, name: str, path: Path) -> None:
-    """Fill a model from one of OpenAI's TorchScript archives.
-
-    Raises:
-        BackboneError: the archive is none of OpenAI's or does not fit, or the model has GELU where these weights were
-            trained with QuickGELU (open_clip would take them and classify worse without a word).
-    """
-    state = load_archive(path)
-    if not (open_clip.get_model_config(name) or {}).get("quick_gelu"):
-        raise BackboneError(_GELU.format(path, name))
-    try:
+        state = load_archive(archive)
+        if not (open_clip.get_model_config(name) or {}).get("quick_gelu"):  # open_clip would classify worse, silently
+            raise BackboneError(_GELU.format(archive, name))
         model.load_state_dict(state)
-    except RuntimeError as error:
-        raise BackboneError(_explain(name, str(path), error)) from error
+    return model
 
 
 def _explain(name: str, pretrained: str | None, error: Exception) -> str:
@@ -317,21 +300,17 @@ def _explain(name: str, pretrained: str | None, error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Hide the warnings of huggingface_hub, one for each retry, and open_clip's that weights are random."""
-    root, hub = logging.getLogger(), logging.getLogger("huggingface_hub")
-    level = hub.level
-    root.addFilter(_quiet)
-    hub.setLevel(logging.ERROR)
+def quiet(*names: str) -> Iterator[None]:
+    """Silence the messages of the root logger and of named ones; an error that matters is an exception."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, names)]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        hub.setLevel(level)
-        root.removeFilter(_quiet)
-
-
-def _quiet(record: logging.LogRecord) -> bool:
-    return "No pretrained weights" not in record.getMessage()
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _preprocess(name: str, pretrained: str | None, model: nn.Module) -> Preprocess:
@@ -372,7 +351,7 @@ def _tokenizer(name: str, file: Path | None) -> Any:
     if file is not None and "hf_tokenizer_name" not in settings:
         raise BackboneError(f"backbone {name}: has CLIP's own tokenizer; leave --tokenizer out")
     try:
-        with _quietly():
+        with quiet("huggingface_hub"):
             if file is None:
                 return open_clip.get_tokenizer(name)
             return open_clip.tokenizer.HFTokenizer(

@@ -115,19 +115,9 @@ def full_text(model: nn.Module, tokenizer: Any, settings: Mapping[str, Any]) -> 
     if len(after) != 1:
         raise BackboneError(f"tokenizer {hub.name_or_path}: expected one end token, got {len(after)}")
     cleaning = (settings.get("tokenizer_kwargs") or {}).get("clean", "whitespace")
-    room = length - len(before) - 1
+    room, start, pad = length - len(before) - 1, tuple(before), hub.pad_token_id
     spec = TokenizerSpec(
-        "tokenizer.json",
-        length,
-        len(before),
-        "",
-        after[0],
-        room,
-        "template",
-        "",
-        tuple(before),
-        hub.pad_token_id,
-        cleaning,
+        "tokenizer.json", length, len(before), "", after[0], room, "template", "", start, pad, cleaning
     )
     return FullText(model, tokenizer, JsonTokenizer(own, cleaning), spec, own.to_str().encode())
 

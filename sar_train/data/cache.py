@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 import re
 from collections.abc import Sequence
@@ -23,11 +22,11 @@ from torch import Tensor
 
 from sar_train.clip.backbone import Backbone
 from sar_train.data.files import write_atomic
+from sar_train.data.progress import ProgressCallback
 from sar_train.errors import DataError
 
 KEY_BYTES = 16
 FLUSH_ROWS = 1024
-_LOG = logging.getLogger(__name__)
 
 
 def set_folder(cache: Path, dataset: str, backbone: Backbone) -> Path:
@@ -50,14 +49,15 @@ def row_key(relative: str, stat: os.stat_result, view: int, seed: int) -> bytes:
 class FeatureCache:
     """Rows by key, in memory and, with a folder, on disk."""
 
-    def __init__(self, folder: Path | None, size: int) -> None:
+    def __init__(self, folder: Path | None, size: int, tell: ProgressCallback = lambda text: None) -> None:
         """Read the folder's rows; None keeps everything in memory.
 
         Args:
             folder: of `set_folder`; need not exist.
             size: D.
+            tell: gets warnings.
         """
-        self._folder, self._size = folder, size
+        self._folder, self._size, self._tell = folder, size, tell
         self._rows: dict[bytes, Tensor] = {}
         self._unsaved: list[bytes] = []
         for path in sorted(folder.glob("*.safetensors")) if folder else ():
@@ -88,7 +88,7 @@ class FeatureCache:
         try:
             write_atomic(self._folder / f"{name}.safetensors", save(content))
         except DataError as error:
-            _LOG.warning("feature cache: %s; going on without it", error)
+            self._tell(f"Warning: feature cache: {error}; going on without it")
             self._folder = None
         self._unsaved.clear()
 
@@ -100,6 +100,6 @@ class FeatureCache:
             if not fits or features.shape[1:] != (self._size,) or not bool(features.isfinite().all()):
                 raise ValueError("unexpected content")
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            _LOG.warning("feature cache: %s is damaged and ignored (%s)", path, error)
+            self._tell(f"Warning: feature cache: {path} is damaged and ignored ({' '.join(str(error).split())})")
             return
         self._rows.update(zip((bytes(key) for key in keys.numpy()), features, strict=True))

@@ -114,7 +114,7 @@ class PhotoFeatures(Features):
         self._backbone, self._views, self._seed, self._tell = backbone, views, seed, tell
         self._batch = BATCH_CPU if backbone.device.type == "cpu" else BATCH
         folder = set_folder(cache_dir, dataset.name, backbone) if cache_dir else None
-        self._cache = FeatureCache(folder, backbone.embed_dim)
+        self._cache = FeatureCache(folder, backbone.embed_dim, tell)
 
     def plain(self, split: Split, rows: Sequence[int] | Tensor | None = None) -> Tensor:
         """Return (n, D) features of the plain views, as `Features.plain`."""

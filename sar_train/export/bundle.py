@@ -5,40 +5,28 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sar_infer.bank import Images
-from sar_infer.bank.edits import utc_now
-from sar_infer.bundle.manifest import (
-    BANK,
-    CLASS_MODEL,
-    IMAGE_ENCODER,
-    NAME_ENCODER,
-    SCHEMA_VERSION,
-    Manifest,
-    Provenance,
-)
+from sar_infer.bundle.manifest import CLASS_MODEL, IMAGE_ENCODER, NAME_ENCODER, Manifest
 from sar_infer.bundle.writing import staged
 from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.storage.strict_json import canonical_digest
 from sar_infer.text import TokenizerSpec
 from sar_train.clip.full_text import FullText, merges_text
-from sar_train.clip.text_tower import TextTower
 from sar_train.export.graph import Floats, write_graph
 from sar_train.export.image_encoder import export_image_encoder
 from sar_train.export.name_encoder import export_full_text, export_name_encoder, layout, tokenizer_spec
 from sar_train.export.parity import compare
-from sar_train.export.sealing import SELF_TEST_SEED, complete, make_bank, self_test_vector, write_tokenizer
+from sar_train.export.sealing import SELF_TEST_SEED, complete, write_tokenizer
 from sar_train.export.source import ExportSource
 from sar_train.training.prompted import PromptedCLIP
-from sar_train.training.record import versions
+from sar_train.training.versions import PACKAGES, versions
 
 MOST_NAMES = 1000
 """Phrases to compare with torch; of a longer list, as many at even steps."""
@@ -69,64 +57,54 @@ def export_bundle(
         ClassNameError: a class name does not fit.
         ImageError: one of ``photos`` cannot be read.
     """
-    tower, spec, template, vocabulary = source.backbone.tower, None, None, b""
-    placed = layout(source.names) if isinstance(tower, TextTower) else None
-    if isinstance(tower, FullText):
+    backbone, spec, template, vocabulary = source.backbone, None, None, b""
+    if isinstance(tower := backbone.tower, FullText):
         template = source.names.template
         spec, vocabulary = tower.under(template), tower.vocabulary
-    elif tower is not None and placed is not None:
+        text = partial(export_full_text, tower)
+    elif tower is not None:
+        placed = layout(source.names)
         spec, template = tokenizer_spec(tower, placed), placed.template
-        vocabulary = merges_text(spec.end_token)
+        vocabulary, text = merges_text(spec.end_token), partial(export_name_encoder, source.names, placed)
     with staged(out, overwrite=overwrite) as folder:
         tell("writing the graphs")
         write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.prompted))
-        if placed is not None:
-            write_graph(folder / NAME_ENCODER, export_name_encoder(source.names, placed))
-        elif isinstance(tower, FullText):
-            write_graph(folder / NAME_ENCODER, export_full_text(tower))
+        tokenizer = None
+        if spec is not None:
+            write_graph(folder / NAME_ENCODER, text())
+            tokenizer = write_tokenizer(folder, spec, vocabulary)
         tell(f"encoding {len(source.phrases):,} class names")
-        digest = encoder_digest(source, template, spec, vocabulary)
-        pixels = torch.from_numpy(self_test_pixels(source.backbone.preprocess, SELF_TEST_SEED)[None])
-        (row,) = source.prompted.encode_images(pixels).tolist()
-        self_test = self_test_vector(row)
-        images = Images(images_digest(source.prompted), self_test.embedding)
-        bank = make_bank(source.phrases, means(source), digest, images, "sar-export")
-        bank.save(folder / BANK)
+        digest, classes = encoder_digest(source, template, spec, vocabulary), means(source)
+        pixels = torch.from_numpy(self_test_pixels(backbone.preprocess, SELF_TEST_SEED)[None])
         if trained := source.trained_classes(digest):
             trained.save(folder / CLASS_MODEL)
-        if spec is not None:
-            write_tokenizer(folder, spec, vocabulary)
         tell("comparing with torch")
         phrases = [phrase for several in source.phrases.values() for phrase in several]
         names = phrases[:: -(-len(phrases) // MOST_NAMES) or 1]
-        parity = compare(
-            folder, source.prompted, spec, bank.embeddings, photos=photos, names=names, of_names=source.names
-        )
-        backbone = source.backbone
-        packages = {name: version(name) for name in ("onnx", "onnxscript", "Pillow")}
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
+        parity = compare(folder, source, spec, tokenizer, classes, photos=photos, names=names)
+        tell("opening the bundle")
+        return complete(
+            folder,
+            source.phrases,
+            classes,
+            images_digest=images_digest(source.prompted),
+            self_test=source.prompted.encode_images(pixels)[0].cpu().numpy(),
+            maker=("sar-export", command),
+            versions=versions((*PACKAGES, "onnx", "onnxscript", "Pillow")),
+            licences=source.licences,
             backbone=backbone.name,
             weights_digest=backbone.weights_digest,
             method=source.method,
             template=template,
             switched=source.added is not None,
             regularisers=source.regularisers,
-            embed_dim=backbone.embed_dim,
             logit_scale=backbone.logit_scale,
             logit_bias=backbone.logit_bias,
             preprocess=backbone.preprocess,
             tokenizer=spec,
             encoder_digest=digest,
-            files={},
             quality=dataclasses.replace(source.quality, parity=parity),
-            provenance=Provenance(
-                utc_now(), command, versions() | packages | {"onnxruntime": onnxruntime.__version__}, source.licences
-            ),
-            self_test=self_test,
         )
-        tell("opening the bundle")
-        return complete(folder, manifest, bank)
 
 
 def images_digest(prompted: PromptedCLIP) -> str:

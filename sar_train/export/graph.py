@@ -13,11 +13,9 @@ afterwards. onnxruntime computes constant Casts when it opens the model, so a ru
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sar_infer.storage.files import write_file
+from sar_train.clip.backbone import quiet
 from sar_train.errors import ExportError
 
 OUTPUT = "embedding"
@@ -74,7 +73,7 @@ def trace(module: nn.Module, example: Tensor, *, input_name: str, dynamic: Mappi
     Raises:
         ExportError: the graph is above 2 GiB.
     """
-    with quiet("onnxscript"), torch.no_grad():
+    with quiet("onnxscript"), warnings.catch_warnings(action="ignore"), torch.no_grad():
         model = translate(module, example, dynamic)
         _tidy(model)
     _name(model, input_name, dynamic)
@@ -92,24 +91,6 @@ def translate(module: nn.Module, example: Tensor, dynamic: Iterable[int]) -> onn
     if program is None:
         raise ExportError("the exporter of torch gave no graph")
     return program.model
-
-
-@contextlib.contextmanager
-def quiet(name: str | None = None) -> Iterator[None]:
-    """Silence a tool's log messages and warnings; its errors are exceptions.
-
-    Args:
-        name: Of its logger; None for the root.
-    """
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _tidy(model: onnx_ir.Model) -> None:

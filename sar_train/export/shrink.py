@@ -8,6 +8,7 @@ import functools
 import hashlib
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,10 +33,11 @@ from sar_infer.encoders.parity import Logits, same_answer
 from sar_infer.encoders.processor import processor
 from sar_infer.encoders.self_test import self_test_cosine, self_test_pixels
 from sar_infer.encoders.sessions import open_session
+from sar_train.clip.backbone import quiet
 from sar_train.errors import ConfigError, ExportError
-from sar_train.export.graph import OUTPUT, quiet, write_graph
+from sar_train.export.graph import OUTPUT, write_graph
 from sar_train.export.parity import pixels_of
-from sar_train.training.record import versions
+from sar_train.training.versions import versions
 
 LEAST_COSINE, LEAST_AGREEMENT = 0.99, 0.95
 """The gate: mean cosine to float32, and share of photos with the same best class of the bank."""
@@ -212,7 +214,7 @@ def _correct_biases(model: onnx.ModelProto, convolutions: Sequence[onnx.NodeProt
 @contextlib.contextmanager
 def _prepared(path: Path) -> Iterator[tuple[onnx.ModelProto, Path]]:
     """Load a graph with constants computed and batch norms folded, and a temporary folder, and silence the tools."""
-    with quiet(), tempfile.TemporaryDirectory() as name:
+    with quiet(), warnings.catch_warnings(action="ignore"), tempfile.TemporaryDirectory() as name:
         quant_pre_process(str(path), f"{name}/plain.onnx", skip_symbolic_shape=True)
         model = onnx.load(f"{name}/plain.onnx")
         if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,22 +149,10 @@ class RunContext(Outline):
         """Return the state before the first epoch."""
         return start(self.method, self.schedule, self.config.seed, scaled=self.config.precision == "fp16")
 
-    def train(self, state: State, after_epoch: Callable[[State], None]) -> None:
-        """Run the remaining epochs of a state, in place.
-
-        Raises:
-            DivergedError: the loss is not finite.
-        """
-        loop.train(
-            self.backbone,
-            self.task,
-            state,
-            self.schedule,
-            self.regularisation(),
-            after_epoch,
-            precision=self.config.precision,
-            micro_batch=self.config.micro_batch,
-        )
+    def step(self, state: State) -> loop.OptimiserStep:
+        """Return the optimiser step of a state."""
+        options: Any = {"precision": self.config.precision, "micro_batch": self.config.micro_batch}
+        return loop.OptimiserStep(self.backbone, self.task, state, self.regularisation(), **options)
 
     def zero_shot(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """Return (N, C) scaled cosines of (N, D) unit image features and C names without any learning."""

@@ -23,6 +23,7 @@ from sar_train.data.progress import ProgressCallback
 from sar_train.data.task import Task
 from sar_train.methods.base import Setup
 from sar_train.methods.base import methods as known_methods
+from sar_train.training import loop
 from sar_train.training.checkpoint import HANDCRAFTED, FittedClassModel, PromptName
 from sar_train.training.context import Outline, RunContext
 from sar_train.training.prompted import PromptedCLIP
@@ -244,7 +245,7 @@ def train_halves(context: RunContext, tell: ProgressCallback) -> tuple[Rows, ...
         def after(state: State, number: int = number) -> None:
             tell(f"epoch {state.epoch}/{context.schedule.epochs}  of half {number} of 2")
 
-        fold.train(fold.start(), after)
+        loop.train(fold.step(fold.start()), fold.schedule, after)
         prompted = PromptedCLIP(context.backbone, method, context.teacher, own)
         rows.append(prompted.embed(names).double().cpu().numpy())
     return tuple(rows)

@@ -39,40 +39,24 @@ def learning_rate(schedule: Schedule, epoch: int, rate: float | None = None) -> 
     return peak * (1 + math.cos(math.pi * (epoch - 2) / schedule.epochs)) / 2
 
 
-def train(
-    backbone: Backbone,
-    task: Task,
-    state: State,
-    schedule: Schedule,
-    regularisation: Regularisation | None = None,
-    after_epoch: Callable[[State], None] = lambda state: None,
-    *,
-    precision: TrainingPrecision = "fp32",
-    micro_batch: int = 0,
-) -> None:
-    """Run the remaining epochs of ``state``, in place.
+def train(step: OptimiserStep, schedule: Schedule, after_epoch: Callable[[State], None] = lambda state: None) -> None:
+    """Run the remaining epochs of a step's state, in place.
 
     Args:
-        backbone: the frozen CLIP.
-        task: what to learn from.
-        state: of the method and its optimiser.
+        step: the step, with the task to learn from.
         schedule: epochs, batches and learning rate.
-        regularisation: a penalty added to the method's own terms.
         after_epoch: may save the state or show progress.
-        precision: of the towers; losses, normalisation and parameters stay in float32. ``fp16`` scales the loss.
-        micro_batch: images that go through the towers at once; the gradients of the pieces of a batch are added up.
-            0 means the whole batch.
 
     Raises:
         DivergedError: the loss is not finite.
     """
-    step = OptimiserStep(backbone, task, state, regularisation, precision=precision, micro_batch=micro_batch)
-    batches = max(1, len(task.labels) // schedule.batch_size)  # the last, smaller batch is dropped, as in CoOp
+    state, count = step.state, len(step.task.labels)
+    batches = max(1, count // schedule.batch_size)  # the last, smaller batch is dropped, as in CoOp
     while state.epoch < schedule.epochs:
         epoch = state.epoch + 1
         for group, rate in zip(state.optimiser.param_groups, state.rates, strict=True):
             group["lr"] = learning_rate(schedule, epoch, rate)
-        order = torch.randperm(len(task.labels), generator=state.data_rng)
+        order = torch.randperm(count, generator=state.data_rng)
         sums: dict[str, float] = {}
         for batch in range(batches):
             rows = order[batch * schedule.batch_size : (batch + 1) * schedule.batch_size]
@@ -82,7 +66,7 @@ def train(
         if not all(math.isfinite(value) for value in sums.values()):
             raise DivergedError(
                 f"training diverged: the loss of epoch {epoch} is not finite at --learning-rate "
-                f"{schedule.learning_rate:g}; take a smaller one" + ", or --precision fp32" * (precision != "fp32")
+                f"{schedule.learning_rate:g}; take a smaller one" + ", or --precision fp32" * (step.dtype is not None)
             )
         state.end_epoch({"epoch": epoch, "learning_rate": learning_rate(schedule, epoch), **sums})
         after_epoch(state)
@@ -118,9 +102,19 @@ class OptimiserStep:
         precision: TrainingPrecision = "fp32",
         micro_batch: int = 0,
     ) -> None:
-        """Tokenise all names; the arguments are those of `train`."""
-        self._backbone, self._task, self._state = backbone, task, state
-        self._regularisation, self._dtype, self._micro_batch = regularisation, _DTYPES[precision], micro_batch
+        """Tokenise all names.
+
+        Args:
+            backbone: the frozen CLIP.
+            task: what to learn from.
+            state: of the method and its optimiser.
+            regularisation: a penalty added to the method's own terms.
+            precision: of the towers; losses, normalisation and parameters stay in float32. ``fp16`` scales the loss.
+            micro_batch: images that go through the towers at once; the gradients of the pieces of a batch are added
+                up. 0 means the whole batch.
+        """
+        self._backbone, self.task, self.state = backbone, task, state
+        self._regularisation, self.dtype, self._micro_batch = regularisation, _DTYPES[precision], micro_batch
         self._device = backbone.device
         self._parameters = list(state.method.parameters())
         self._names = list(task.class_names)
@@ -144,20 +138,20 @@ class OptimiserStep:
             rows: (B,) images of the batch.
             progress: share of the training that is done.
         """
-        n_views = self._task.features.shape[1]
+        n_views = self.task.features.shape[1]
         # Random crops, or the plain view where there is no other.
-        views = torch.randint(min(1, n_views - 1), n_views, (len(rows),), generator=self._state.data_rng)
+        views = torch.randint(min(1, n_views - 1), n_views, (len(rows),), generator=self.state.data_rng)
         weight = self._regularisation.regulariser.weight(progress) if self._regularisation else 0.0
         drawn = self._draw(self._regularisation) if self._regularisation and weight else self._base
-        self._state.optimiser.zero_grad()
-        reference = [torch.zeros_like(p) for p in self._parameters] if self._state.method.reference_terms else []
+        self.state.optimiser.zero_grad()
+        reference = [torch.zeros_like(p) for p in self._parameters] if self.state.method.reference_terms else []
         sums: dict[str, float] = {}
         size = self._micro_batch or len(rows)
         for piece in torch.arange(len(rows)).split(size):
             share = len(piece) / len(rows)
             terms, penalty = self._terms(rows[piece], views[piece], drawn)
             # Names are embedded under the prompt of the batch's first image, where prompts depend on the image.
-            penalty_share = float(not sums) if self._state.method.per_image else share
+            penalty_share = float(not sums) if self.state.method.per_image else share
             self._backward(terms, penalty_share * weight * penalty if penalty is not None else None, share, reference)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + share * float(value.detach())
@@ -168,8 +162,8 @@ class OptimiserStep:
 
     def _draw(self, regularisation: Regularisation) -> _Drawn:
         """Take base names and drawn novel ones, which go through the tower together."""
-        n_base = len(self._task.class_names)
-        drawn = regularisation.regulariser.draw(n_base, len(self._rows) - n_base, self._state.regulariser_rng)
+        n_base = len(self.task.class_names)
+        drawn = regularisation.regulariser.draw(n_base, len(self._rows) - n_base, self.state.regulariser_rng)
         drawn = drawn[self._first[drawn]]  # a name that two classes share, as ImageNet's *missile*, counts once
         novel = drawn[drawn >= n_base].tolist()
         everything = [*range(n_base), *novel]
@@ -182,11 +176,11 @@ class OptimiserStep:
 
     def _terms(self, rows: Tensor, views: Tensor, drawn: _Drawn) -> tuple[dict[str, Tensor], Tensor | None]:
         """Return the method's terms, and the regulariser's unweighted penalty."""
-        task, method, scale = self._task, self._state.method, self._backbone.logit_scale
+        task, method, scale = self.task, self.state.method, self._backbone.logit_scale
         cached, labels = task.features[rows, views].to(self._device), task.labels[rows].to(self._device)
         embedded_crops = None
         if task.crops is not None and self._backbone.image is not None:
-            crops = task.crops(rows, self._state.epoch + 1)
+            crops = task.crops(rows, self.state.epoch + 1)
             embedded_crops = self._backbone.image.embed(crops.to(self._device))
         n_base = len(task.class_names)
         each = cached if method.per_image else [None]
@@ -235,7 +229,7 @@ class OptimiserStep:
         self, terms: dict[str, Tensor], penalty: Tensor | None, share: float, reference: list[Tensor]
     ) -> None:
         """Add to the parameters' gradients, and to ``reference`` those of the method's reference terms."""
-        named, scaler = self._state.method.reference_terms, self._state.scaler
+        named, scaler = self.state.method.reference_terms, self.state.scaler
         if named:
             value = scaler.scale(share * torch.stack([terms[name] for name in named]).sum())
             gradients = torch.autograd.grad(value, self._parameters, retain_graph=True, allow_unused=True)
@@ -249,16 +243,16 @@ class OptimiserStep:
         scaler.scale(total).backward()
 
     def _update(self, reference: list[Tensor]) -> None:
-        scaler, optimiser = self._state.scaler, self._state.optimiser
+        scaler, optimiser = self.state.scaler, self.state.optimiser
         if reference:
             # A common loss scale changes neither the sign of a product nor the direction, so it may stay in both.
             for parameter, other in zip(self._parameters, reference, strict=True):
                 if parameter.grad is not None:
-                    combined = self._state.method.project_gradient(parameter.grad, other)
+                    combined = self.state.method.project_gradient(parameter.grad, other)
                     # An overflow in float16 has to reach the scaler, which then leaves the step out.
                     parameter.grad.copy_(combined if other.isfinite().all() else torch.full_like(combined, torch.inf))
         scaler.step(optimiser)
         scaler.update()
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        return torch.autocast(self._device.type, self._dtype) if self._dtype else contextlib.nullcontext()
+        return torch.autocast(self._device.type, self.dtype) if self.dtype else contextlib.nullcontext()

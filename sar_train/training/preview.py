@@ -25,7 +25,6 @@ from sar_train.data.progress import ProgressCallback
 from sar_train.data.readers.base import reader_of
 from sar_train.data.task import Task, random_crops
 from sar_train.errors import DataError
-from sar_train.training import loop
 from sar_train.training.context import Outline, RunContext, outline
 from sar_train.training.fitting import trainings
 from sar_train.training.labels import check
@@ -184,19 +183,10 @@ def try_out(
     random = torch.nn.functional.normalize(torch.randn(size, 1, run.backbone.embed_dim, generator=generator), dim=-1)
     crops = random_crops(features, sound[:size], config) if run.image_prompts else None
     context = RunContext.of(run, Task(random, torch.arange(size) % len(names), names, handcrafted, crops), novel)
-    regularisation = context.regularisation()
-    training = time.perf_counter() - begun
-    steps = schedule.epochs * max(1, len(rows) // schedule.batch_size)
+    training, steps = 0.0, schedule.epochs * max(1, len(rows) // schedule.batch_size)
     if run.method.trains:
-        step = loop.OptimiserStep(
-            run.backbone,
-            context.task,
-            context.start(),
-            regularisation,
-            precision=config.precision,
-            micro_batch=config.micro_batch,
-        )
-        batch = torch.arange(size)
+        step, batch = context.step(context.start()), torch.arange(size)
+        training = time.perf_counter() - begun
         step(batch, 0.5)  # the first one is slower
         training += steps * statistics.median(_seconds(lambda: step(batch, 0.5)) for _ in range(_STEPS))
     evaluating = tested * (per_photo or 0.0) if run.image_prompts else 0.0  # again, under the prompts

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from sar_train.evaluation.accuracy import Evaluation, harmonic_mean
 from sar_train.evaluation.open_protocol import OpenProtocol
+from sar_train.training.versions import versions
 
 if TYPE_CHECKING:
     from sar_train.training.context import RunContext
@@ -30,7 +29,6 @@ WAYS = {
 }
 """Ways to answer other than the run's own, and their labels: without the head, by the prompt for the mean image, by the
 class model, and switched: trained classes by the learned prompt, all others by the hand-crafted one."""
-PACKAGES = ("sar-clip", "torch", "open_clip_torch", "timm", "numpy", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -61,17 +59,6 @@ def in_words(separate: Mapping[str, Any], jointly: Mapping[str, Any] | None = No
         return f"accuracy {separate['base_accuracy']:.1f} %"
     text = "base {base_accuracy:.1f} % / new {new_accuracy:.1f} % (harmonic mean {harmonic_mean:.1f} %)"
     return "; joint over base and new: ".join(text.format_map(one) for one in (separate, jointly) if one)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a result may depend on."""
-    installed = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            installed[package] = version(package)
-        except PackageNotFoundError:
-            installed[package] = "source"
-    return installed
 
 
 def peak_memory_mib() -> float | None:

@@ -25,7 +25,7 @@ from sar_train.data.progress import ProgressCallback
 from sar_train.data.task import Evaluated
 from sar_train.errors import DivergedError, RunError
 from sar_train.methods.base import GDA
-from sar_train.training import checkpoint, fitting, measures
+from sar_train.training import checkpoint, fitting, loop, measures
 from sar_train.training.checkpoint import FittedClassModel
 from sar_train.training.context import RunContext, open_data, prepare
 from sar_train.training.identity import outcome_settings, regulariser_of, regulariser_settings
@@ -150,7 +150,7 @@ def _learn(
             prompted = PromptedCLIP(context.backbone, context.method, context.teacher, context.task.class_names)
             relations = measures.relations(context, prompted, names)
             state, spent = _start(context, out, resume=resume, tell=tell)
-            context.train(state, _after_epoch(context, out, tell, spent))
+            loop.train(context.step(state), context.schedule, _after_epoch(context, out, tell, spent))
             history = state.history
             if not prompted.embed(context.task.class_names).isfinite().all():
                 raise DivergedError(

@@ -193,7 +193,7 @@ def ours(case: Case) -> dict[str, Any]:
                 name: summary(p.grad) for name, p in method.named_parameters() if p.grad is not None
             }
 
-    loop.train(backbone, problem, state, case.schedule, after_epoch=after_epoch)
+    loop.train(loop.OptimiserStep(backbone, problem, state), case.schedule, after_epoch)
     added = [{k: v for k, v in entry.items() if k not in ("epoch", "learning_rate")} for entry in state.history]
     reference = [[entry.pop(name) for name in method.reference_terms] for entry in added]
     return numbers | {

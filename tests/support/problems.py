@@ -160,9 +160,8 @@ def train(
     precision: TrainingPrecision = "fp32",
 ) -> State:
     """Run what is left of the epochs; the state itself is given back."""
-    loop.train(
-        tiny_backbone(), problem_for(name), state, plan or schedule(name), extra, after_epoch, precision=precision
-    )
+    step = loop.OptimiserStep(tiny_backbone(), problem_for(name), state, extra, precision=precision)
+    loop.train(step, plan or schedule(name), after_epoch)
     return state
 
 

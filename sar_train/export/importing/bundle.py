@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from sar_infer._arrays import Floats
-from sar_infer.bank import ClassBank, Images
-from sar_infer.bank.edits import utc_now
 from sar_infer.bundle.bundle import bundle_name
-from sar_infer.bundle.manifest import (
-    BANK,
-    IMAGE_ENCODER,
-    NAME_ENCODER,
-    SCHEMA_VERSION,
-    Manifest,
-    Preprocess,
-    Provenance,
-    Quality,
-)
+from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, Manifest, Preprocess, Quality
 from sar_infer.bundle.writing import link_or_copy, staged
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, unit_rows
 from sar_infer.encoders.parity import MIN_COSINE
@@ -45,15 +31,8 @@ from sar_train.export.importing.graphs import IMAGE_INPUTS, TEXT_INPUTS, Publish
 from sar_train.export.importing.preprocessing import read_preprocess
 from sar_train.export.importing.sources import Towers, section
 from sar_train.export.importing.tokens import NO_TOKEN, read_tokenizer, takes_mask
-from sar_train.export.sealing import (
-    SELF_TEST_SEED,
-    complete,
-    make_bank,
-    open_tokenizer,
-    refuse,
-    self_test_vector,
-    write_tokenizer,
-)
+from sar_train.export.sealing import SELF_TEST_SEED, complete, refuse, write_tokenizer
+from sar_train.training.versions import versions
 
 _PUBLISHED = "published"
 """Folder of the published files while the bundle is made."""
@@ -145,12 +124,20 @@ def import_bundle(
                 tables["import"] = {"photos": len(photos), "nearest to their own name": correct}
         shutil.rmtree(folder / _PUBLISHED)
         tell("opening the bundle")
-        manifest = _manifest(towers, image, text, preprocess, options, rows[0], command)
         note = f"published ONNX towers, {towers.layout}; the logit scale is not the trained one, which is not published"
-        manifest = dataclasses.replace(manifest, quality=Quality(notes=(note,), tables=tables))
-        bank = _bank(manifest, image, text, options.classes)
-        bank.save(folder / BANK)
-        return complete(folder, manifest, bank)
+        return complete(
+            folder,
+            options.classes,
+            _means(text, options.classes, dim),
+            images_digest=canonical_digest([image.digest, image.output.name, dataclasses.asdict(preprocess)]),
+            self_test=rows[0],
+            maker=("sar-bundle import", command),
+            versions=versions(("sar-clip", "numpy", "onnx", "tokenizers", "Pillow")),
+            licences=_licences(towers),
+            logit_scale=options.logit_scale,
+            quality=Quality(notes=(note,), tables=tables),
+            **_identity(towers, image, text, preprocess, options.template),
+        )
 
 
 def _wrapped(
@@ -171,8 +158,7 @@ def _text(towers: Towers, graph: str, template: str, folder: Path, names: Sequen
     hides_padding = bool(published.mask) and takes_mask(towers)
     length = _length(published, towers.texts.json(towers.config), hides_padding=hides_padding)
     vocabulary, spec, padded = read_tokenizer(towers, template, length)
-    write_tokenizer(folder, spec, vocabulary)
-    tokenizer = open_tokenizer(folder, spec)
+    tokenizer = write_tokenizer(folder, spec, vocabulary)
     ids = [encode_name(tokenizer, spec, name) for name in names]
     tokens = np.array([token_row(spec, one) for one in ids], np.int64)
     end_token = spec.end_token if hides_padding else NO_TOKEN
@@ -210,16 +196,10 @@ def _length(tower: Published, config: Mapping[str, Any], *, hides_padding: bool)
     return stated
 
 
-def _manifest(
-    towers: Towers,
-    image: Published,
-    text: _Text | None,
-    preprocess: Preprocess,
-    options: ImportOptions,
-    row: Floats,
-    command: str,
-) -> Manifest:
-    """Return the manifest without quality."""
+def _identity(
+    towers: Towers, image: Published, text: _Text | None, preprocess: Preprocess, template: str
+) -> dict[str, Any]:
+    """Return the fields of the manifest that decide an embedding, their digest among them."""
     config = towers.texts.json(towers.config)
     has_bias = "init_logit_bias" in config or str(config.get("model_type", "")).startswith("siglip")
     weights = canonical_digest([image.digest, text and text.published.digest])
@@ -227,44 +207,33 @@ def _manifest(
         "weights": weights,
         "outputs": [image.output.name, text and text.published.output.name],
         "preprocess": dataclasses.asdict(preprocess),
-        "template": options.template,
+        "template": template,
         "tokenizer": text and dataclasses.asdict(text.spec),
         "vocabulary": text and hashlib.sha256(text.vocabulary).hexdigest(),
     }
-    licences = {}
-    for source in dict.fromkeys((towers.images, towers.texts)):
-        licence = source.licence()
-        licences[f"towers of {source.label}" if licence else source.label] = licence or "none stated"
-    packages = {name: version(name) for name in ("sar-clip", "numpy", "onnx", "tokenizers", "Pillow")}
-    packages |= {"python": platform.python_version(), "onnxruntime": onnxruntime.__version__}
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        backbone=bundle_name(towers.images.label),
-        weights_digest=weights,
-        method="handcrafted" if text else "photos",
-        template=options.template if text else None,
-        regularisers={},
-        embed_dim=len(row),
-        logit_scale=options.logit_scale,
-        logit_bias=_SIGLIP_BIAS if has_bias else None,
-        preprocess=preprocess,
-        tokenizer=text.spec if text else None,
-        encoder_digest=canonical_digest(encoded),
-        files={},
-        quality=Quality(),
-        provenance=Provenance(utc_now(), command, packages, licences),
-        self_test=self_test_vector(row.tolist()),
-    )
+    return {
+        "backbone": bundle_name(towers.images.label),
+        "weights_digest": weights,
+        "method": "handcrafted" if text else "photos",
+        "template": template if text else None,
+        "regularisers": {},
+        "logit_bias": _SIGLIP_BIAS if has_bias else None,
+        "preprocess": preprocess,
+        "tokenizer": text and text.spec,
+        "encoder_digest": canonical_digest(encoded),
+    }
 
 
-def _bank(manifest: Manifest, image: Published, text: _Text | None, classes: Phrases) -> ClassBank:
-    """Return the bank of the given names, each the direction of the mean of its phrases."""
-    if classes and text is None:
+def _licences(towers: Towers) -> dict[str, str]:
+    stated = {source.label: source.licence() for source in (towers.images, towers.texts)}
+    return {f"towers of {label}" if licence else label: licence or "none stated" for label, licence in stated.items()}
+
+
+def _means(text: _Text | None, classes: Phrases, dim: int) -> Floats:
+    """Return (C, D) directions of the mean of each class's phrases."""
+    if not classes:
+        return np.empty((0, dim), np.float32)
+    if text is None:
         raise ConfigError("--classes: there is no text tower, so classes are known by photos only")
-    images_digest = canonical_digest([image.digest, image.output.name, dataclasses.asdict(manifest.preprocess)])
-    rows = np.empty((0, manifest.embed_dim), np.float32)
-    if text is not None and classes:
-        each = iter(text.rows([phrase for phrases in classes.values() for phrase in phrases]))
-        rows = unit_rows(np.stack([np.mean([next(each) for _ in phrases], axis=0) for phrases in classes.values()]))
-    images = Images(images_digest, manifest.self_test.embedding)
-    return make_bank(classes, rows, manifest.encoder_digest, images, "sar-bundle import")
+    each = iter(text.rows([phrase for phrases in classes.values() for phrase in phrases]))
+    return unit_rows(np.stack([np.mean([next(each) for _ in phrases], axis=0) for phrases in classes.values()]))

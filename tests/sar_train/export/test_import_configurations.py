@@ -26,7 +26,7 @@ from sar_train.export.importing.checks import shipped_photos
 from sar_train.export.importing.preprocessing import read_preprocess
 from sar_train.export.importing.sources import Towers, open_source
 from sar_train.export.importing.tokens import read_tokenizer
-from sar_train.export.sealing import open_tokenizer, write_tokenizer
+from sar_train.export.sealing import write_tokenizer
 
 SKIMAGE = Path(skimage.__file__).parent / "data"
 PHOTOS = [
@@ -124,8 +124,7 @@ def rows_of(towers: Towers, length: int, folder: Path) -> tuple[TokenizerSpec, l
     """The rows of forty names, by the tokenizer that a bundle stores."""
     folder.mkdir(exist_ok=True)
     vocabulary, spec, _ = read_tokenizer(towers, "{}", length)
-    write_tokenizer(folder, spec, vocabulary)
-    tokenizer = open_tokenizer(folder, spec)
+    tokenizer = write_tokenizer(folder, spec, vocabulary)
     return spec, [token_row(spec, encode_name(tokenizer, spec, name)) for name in FORTY]
 
 

@@ -56,4 +56,4 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     data = problem()
     broken = dataclasses.replace(data, features=data.features * math.nan)
     with pytest.raises(RunError, match="epoch 1 .*finite"):
-        loop.train(tiny_backbone(), broken, started("coop"), schedule("coop"))
+        loop.train(loop.OptimiserStep(tiny_backbone(), broken, started("coop")), schedule("coop"))

@@ -155,7 +155,8 @@ def test_each_epoch_learns_from_its_own_crops(name: str) -> None:
     sar = data.crops
     crops = lambda rows, epoch: asked.append((rows.tolist(), epoch)) or sar(rows, epoch)  # noqa: E731
     plan = schedule(name, epochs=3, batch_size=12)
-    loop.train(tiny_backbone(), dataclasses.replace(data, crops=crops), started(name, plan), plan)
+    data = dataclasses.replace(data, crops=crops)
+    loop.train(OptimiserStep(tiny_backbone(), data, started(name, plan)), plan)
     assert [epoch for _, epoch in asked] == [1, 1, 2, 2, 3, 3]
     for epoch in (1, 2, 3):
         assert sorted(row for rows, when in asked if when == epoch for row in rows) == list(range(24))
