@@ -70,6 +70,9 @@ class Share:
         """Return the interval in per cent."""
         return f"{100 * self.low:.1f} to {100 * self.high:.1f}"
 
+    def __format__(self, spec: str) -> str:
+        return format(self.share, spec) if spec else str(self)
+
     def __str__(self) -> str:
         return f"{self.share:.1%} (95 % interval {self.interval}; {self.count:,} of {self.of:,})"
 

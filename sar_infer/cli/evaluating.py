@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from sar_infer import __version__
 from sar_infer.cli.options import Refusal, emit, progress_bar, warn
 from sar_infer.errors import one_line
 from sar_infer.images.inputs import folders
+from sar_infer.storage.strict_json import json_values
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
@@ -112,16 +113,17 @@ def report(
     for line in (*left_out_lines(evaluation.left_out), *[_TRAINING] * training):
         click.echo(one_line(line), err=True)
     made = {**facts, "made by": f"sar-clip {__version__}"}
+    content: dict[str, Any]
     if isinstance(evaluation, SeveralEvaluation):
-        lines = several_lines(evaluation)
+        lines, content = several_lines(evaluation), json_values(evaluation)
         if page is not None:
             write_several(page, evaluation, title, made)
     else:
         _report_labels(evaluation.label_check, page, title, strict=strict)
-        lines = text_lines(evaluation, shutil.get_terminal_size((100, 24)).columns)
+        lines, content = text_lines(evaluation, shutil.get_terminal_size((100, 24)).columns), evaluation.to_json()
         if page is not None:
             write_evaluation(page, evaluation, title, made)
-    content = {**evaluation.to_json(), "inputs": dict(facts), "page": page and str(page)}
+    content |= {"inputs": dict(facts), "page": page and str(page)}
     emit(form, lambda: content, [*lines, *([] if page is None else ["", f"page          {page}"])])
     return min(1, len(unreadable))
 

@@ -1,6 +1,9 @@
 // Draws a comparison of bundles: the verdict, a table, accuracy over time and over photos, photos that only one gets right.
 const points = (share) => `${share > 0 ? "+" : ""}${(100 * share).toFixed(1)}`;
 
+/** The accuracy with all photos. */
+const accuracy = (one) => one.curve.points.at(-1).accuracy;
+
 /** A table with a row for each bundle; `cells` returns a bundle's cells, which are text or elements. */
 function table(place, heads, cells) {
   const row = (one) => [Object.assign(element("th", "", isolated(one.name)), { scope: "row" }), ...cells(one).map((cell) => (cell instanceof Element ? cell : element("td", "", cell)))];
@@ -16,7 +19,7 @@ function drawBundles() {
   const to = (difference) => (difference === null ? "–" : `${points(difference.share)} (${points(difference.low)} to ${points(difference.high)})`);
   table("bundles", [of(data.bundles[0].curve.points.at(-1).photos), "", "to the best", ...numbers.map(of), "unknown", ...(several ? ["several"] : [])], (one) => {
     const at = new Map(one.curve.points.slice(0, -1).map((point) => [point.photos, percent.format(point.accuracy.share)]));
-    return [finePercent.format(one.accuracy.share), bar(one.accuracy), to(one.difference), ...numbers.map((n) => at.get(n) ?? "–"), one.curve.auroc?.toFixed(3) ?? "–", ...(one.several ? [percent.format(one.several.mean_average_precision)] : [])];
+    return [finePercent.format(accuracy(one).share), bar(accuracy(one)), to(one.difference), ...numbers.map((n) => at.get(n) ?? "–"), one.curve.auroc?.toFixed(3) ?? "–", ...(one.several ? [percent.format(one.several.mean_average_precision)] : [])];
   });
   table("costs", ["ms a photo", "in batches", "MiB memory", "MiB disk", "licence"], ({ cost, licence }) => [
     cost.one_ms.toFixed(1), cost.batch_ms.toFixed(1), cost.memory_mib?.toFixed(0) ?? "–", cost.disk_mib.toFixed(0), licence,
@@ -27,7 +30,7 @@ function drawSpeed() {
   const most = 1.15 * Math.max(...data.bundles.map((one) => one.cost.batch_ms));
   const { svg, x, y } = plot("Accuracy over milliseconds a photo", "ms a photo", most, (value) => value.toFixed(0));
   data.bundles.forEach((one, at) => {
-    const { share, low, high } = one.accuracy;
+    const { share, low, high } = accuracy(one);
     const line = drawn("line", { x1: x(one.cost.batch_ms), x2: x(one.cost.batch_ms), y1: y(low), y2: y(high), class: "whisker" });
     const dot = drawn("circle", { cx: x(one.cost.batch_ms), cy: y(share), r: 5, class: `dot series${at % SERIES}` });
     dot.append(drawn("title", {}, `${one.name}: ${finePercent.format(share)}, ${one.cost.batch_ms.toFixed(1)} ms`));

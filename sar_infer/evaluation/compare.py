@@ -18,6 +18,7 @@ from sar_infer.evaluation.several import SeveralEvaluation, figures
 from sar_infer.evaluation.text import table
 from sar_infer.images.thumbnail import picture_of, short_name
 from sar_infer.measures import Difference, paired_difference
+from sar_infer.storage.strict_json import json_values
 
 _FOR_TRIALS, _LOW = (SHIPPED, "sar-mini-vit"), 0.8
 """Backbones that ship, and the accuracy below which others are mentioned."""
@@ -112,8 +113,8 @@ def comparison_content(order: Sequence[Candidate]) -> dict[str, Any]:
         "photos": curve.accuracy.of,
         "classes": curve.classes,
         "bundles": [
-            dataclasses.asdict(dataclasses.replace(one, several=None))
-            | {"curve": one.curve.to_json(), "licence": one.licence, "several": one.several and figures(one.several)}
+            json_values(dataclasses.replace(one, several=None))
+            | {"licence": one.licence, "several": one.several and figures(one.several)}
             for one in order
         ],
         "verdict": [*verdict(order)],
@@ -125,39 +126,30 @@ def comparison_lines(order: Sequence[Candidate]) -> Iterator[str]:
     curve = order[0].curve
     yield f"{curve.accuracy.of:,} photos of {curve.classes:,} classes; cross-validated accuracy by photos of each class"
     numbers = sorted({point.photos for one in order for point in one.curve.points[:-1]})
+    fewer = dict.fromkeys(map(photos_of, numbers), ".1%")
+    columns = {"": "", photos_of(curve.points[-1].photos): ".1%", "95 % interval": "", **fewer}
     rows: list[list[object]] = []
     for one in order:
-        at = {point.photos: f"{point.accuracy.share:.1%}" for point in one.curve.points[:-1]}
-        share, auroc = one.curve.accuracy, one.curve.auroc and f"{one.curve.auroc:.3f}"
-        cells = [*map(at.get, numbers), f"~{one.curve.twice.accuracy.share:.0%}", auroc]
-        rows.append([one.name, f"{share.share:.1%}", share.interval, *cells])
-    ways = [*map(photos_of, (curve.points[-1].photos, *numbers, curve.twice.photos))]
-    yield from table(["", ways[0], "95 % interval", *ways[1:], "unknown"], rows)
+        at = {point.photos: point.accuracy for point in one.curve.points[:-1]}
+        share, twice = one.curve.accuracy, f"~{one.curve.twice.accuracy:.0%}"
+        rows.append([one.name, share, share.interval, *map(at.get, numbers), twice, one.curve.auroc])
+    yield from table(columns | {photos_of(curve.twice.photos): "", "unknown": ".3f"}, rows)
     yield ""
     yield from table(
-        ["", "ms a photo", "in batches", "MiB memory", "MiB disk", "licence"],
-        [
-            [
-                one.name,
-                *(value and f"{value:.1f}" for value in (one.cost.one_ms, one.cost.batch_ms)),
-                *(value and f"{value:.0f}" for value in (one.cost.memory_mib, one.cost.disk_mib)),
-                one.licence,
-            ]
-            for one in order
-        ],
+        {"": "", "ms a photo": ".1f", "in batches": ".1f", "MiB memory": ".0f", "MiB disk": ".0f", "licence": ""},
+        [[one.name, *vars(one.cost).values(), one.licence] for one in order],
     )
     several = [(one.name, one.several) for one in order if one.several]
     if several:
         yield from ("", f"{len(several[0][1].answers):,} other photos, of several things, by the class model of these")
-        rows = [
-            [name, f"{of.mean_average_precision:.1%}", *(x and f"{x.share:.1%}" for x in (of.precision, of.recall))]
-            for name, of in several
-        ]
-        yield from table(["", "mean average precision", "precision", "recall"], rows)
+        yield from table(
+            {"": "", "mean average precision": ".1%", "precision": ".1%", "recall": ".1%"},
+            [[name, of.mean_average_precision, of.precision, of.recall] for name, of in several],
+        )
     if len(order) > 1:
         yield ""
-        heads = ["", f"difference to {order[0].name} on the same photos"]
-        yield from table(heads, [[one.name, one.difference] for one in order[1:]])
+        columns = {"": "", f"difference to {order[0].name} on the same photos": ""}
+        yield from table(columns, [[one.name, one.difference] for one in order[1:]])
     yield ""
     yield from verdict(order)
 
@@ -189,10 +181,8 @@ def write_comparison(
         return {"name": one.name, "count": len(only), "photos": cards}
 
     sides = [{"best": side(best, one), "other": side(one, best)} for one in order[1:]]
-    content = comparison_content(order)
-    for one, of in zip(order, content["bundles"], strict=True):
-        of["accuracy"] = dataclasses.asdict(one.curve.accuracy)
-    write_page(path, "compare", title, content | {"facts": dict(facts), "sides": sides})
+    content = comparison_content(order) | {"facts": dict(facts), "sides": sides}
+    write_page(path, "compare", title, content)
 
 
 def encoder_hint(backbone: str, accuracy: float, photos: str = "PHOTOS") -> str | None:

@@ -10,7 +10,6 @@ with a prior for the slope.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,18 +66,12 @@ class Curve:
     learned: float
     twice: Point
     auroc: float | None
-    right: Doubles = field(repr=False)
+    right: Doubles = field(repr=False, compare=False)
 
     @property
     def accuracy(self) -> Share:
         """Return the accuracy with all photos."""
         return self.points[-1].accuracy
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all but the flags as JSON values."""
-        content = dataclasses.asdict(dataclasses.replace(self, right=np.zeros(0)))
-        del content["right"]
-        return content
 
 
 def photo_curve(

@@ -221,7 +221,7 @@ function drawScores() {
   $("scores-note").textContent = `${verdict} The mean best score is ${finePercent.format(scores.mean_score)}, and ${finePercent.format(scores.accuracy)} of the answers are right. Calibration error ${finePercent.format(scores.error)}, of which chance explains ${finePercent.format(Math.min(scores.error, scores.by_chance))} with so many photos. Below: the share of right answers at each score; on the dashed line both agree.`;
   const { svg, x, y } = plot("Accuracy by score", "best score; the stronger the colour, the more photos");
   const most = Math.max(...scores.bins.map((bin) => bin.count));
-  for (const bin of scores.bins.filter((one) => one.count)) {
+  for (const bin of scores.bins) {
     const bar = drawn("rect", { x: x(bin.low) + 1, y: y(bin.accuracy), width: x(bin.high) - x(bin.low) - 2, height: y(0) - y(bin.accuracy), class: "bin", "fill-opacity": (0.25 + 0.75 * Math.sqrt(bin.count / most)).toFixed(3) });
     bar.append(drawn("title", {}, `${plural(bin.count, "photo")}: mean score ${finePercent.format(bin.score)}, ${finePercent.format(bin.accuracy)} right`));
     svg.append(bar);

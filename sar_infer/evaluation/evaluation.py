@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from sar_infer.evaluation.reading import Embedded
 from sar_infer.images.load import ImageSource
 from sar_infer.measures import Share, auroc, calibration_error_by_chance, reliability, threshold_for
 from sar_infer.results import ImageResult
+from sar_infer.storage.strict_json import json_values
 
 RANKED = 5
 """How many of the best classes are looked at for a photo's own."""
@@ -86,6 +86,14 @@ class LeftOut:
     reason: str
 
 
+class Photo(NamedTuple):
+    """A photo that was read: its label, its name, and its unit row (D,), or the rows of its crops (5, D)."""
+
+    label: str
+    name: str
+    row: Floats
+
+
 @dataclass(frozen=True)
 class ClassResult:
     """The photos of one class.
@@ -124,13 +132,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Bin:
-    """Photos whose best score is above ``low`` and at most ``high``; score and accuracy are None without photos."""
+    """Photos whose best score is above ``low`` and at most ``high``: their number, mean score and accuracy."""
 
     low: float
     high: float
     count: int
-    score: float | None
-    accuracy: float | None
+    score: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,7 @@ class Calibration:
         accuracy: Share of right answers.
         error: Expected calibration error in 15 bins (Guo et al., arXiv 1706.04599).
         by_chance: The error that perfectly calibrated scores like these have with as many photos.
-        bins: The bins.
+        bins: Those with photos.
     """
 
     mean_score: float
@@ -222,7 +230,7 @@ class Evaluation:
     findings: tuple[Finding, ...] = ()
     answers: tuple[Answer, ...] = field(default=(), repr=False)
     left_out: tuple[LeftOut, ...] = ()
-    label_check: LabelCheck | None = field(default=None, repr=False)
+    label_check: LabelCheck | None = field(default=None, repr=False, compare=False)
     photo_curve: Curve | None = None
 
     @property
@@ -238,11 +246,8 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values, with ``label_issues`` instead of the check."""
-        content = dataclasses.asdict(dataclasses.replace(self, label_check=None, photo_curve=None))
-        del content["label_check"]
         issues = [] if self.label_check is None else self.label_check.issues
-        curve = self.photo_curve and self.photo_curve.to_json()
-        return content | {"label_issues": [dataclasses.asdict(one) for one in issues], "photo_curve": curve}
+        return {**json_values(self), "label_issues": json_values(issues)}
 
 
 def evaluate(
@@ -264,21 +269,20 @@ def evaluate(
         left_out: Photos that are not evaluated.
         rows: (N, D) unit embeddings of the photos, by which their labels are checked; None for no check.
     """
-    answerable = [answer for answer in answers if not answer.absent]
-    accuracy = Share.of_flags([answer.right for answer in answerable])
-    among_best = Share.of_flags([answer.rank is not None for answer in answerable])
+    known = [answer for answer in answers if not answer.absent]
+    accuracy = Share.of_flags([answer.right for answer in known])
+    among_best = Share.of_flags([answer.rank is not None for answer in known])
     if accuracy is None or among_best is None:
         return None
-    absent = [answer for answer in answers if answer.absent]
-    pairs = _pairs(answerable)
+    pairs = _pairs(known)
     return Evaluation(
         classes,
         accuracy,
         among_best,
-        _per_class(answerable, pairs),
+        _per_class(known, pairs),
         pairs,
-        _calibration(answerable),
-        _unknowns(answerable, absent, tells_unknown, threshold),
+        _calibration(known),
+        _unknowns(known, [answer for answer in answers if answer.absent], tells_unknown, threshold),
         tuple(_findings(pairs)),
         tuple(answers),
         tuple(left_out),
@@ -293,16 +297,15 @@ def _label_check(answers: Sequence[Answer], rows: Floats) -> LabelCheck:
     return LabelCheck(names.tolist(), rows[np.array(present)], labels, [answer.image for answer in answerable])
 
 
-def _per_class(answerable: Sequence[Answer], pairs: Sequence[Pair]) -> tuple[ClassResult, ...]:
-    flags: dict[str, list[bool]] = defaultdict(list)
-    for answer in answerable:
-        flags[answer.label].append(answer.right)
-    answered = Counter(answer.answer for answer in answerable)
-    taken_for: dict[str, str] = {}
-    for pair in pairs:
-        taken_for.setdefault(pair.label, pair.answer)
-    shares = {name: share for name, of_class in flags.items() if (share := Share.of_flags(of_class))}
-    results = [ClassResult(name, share, answered[name], taken_for.get(name)) for name, share in shares.items()]
+def _per_class(known: Sequence[Answer], pairs: Sequence[Pair]) -> tuple[ClassResult, ...]:
+    photos, answered = Counter(answer.label for answer in known), Counter(answer.answer for answer in known)
+    right = Counter(answer.label for answer in known if answer.right)
+    taken_for = {pair.label: pair.answer for pair in reversed(pairs)}
+    results = [
+        ClassResult(name, share, answered[name], taken_for.get(name))
+        for name, count in photos.items()
+        if (share := Share.of_count(right[name], count))
+    ]
     return tuple(sorted(results, key=lambda result: (result.accuracy.share, -result.accuracy.of, result.name)))
 
 
@@ -316,38 +319,34 @@ def _pairs(answerable: Sequence[Answer]) -> tuple[Pair, ...]:
     return tuple(Pair(*pair, len(of_pair), counts[pair[0]], tuple(of_pair[:_EXAMPLES])) for pair, of_pair in ordered)
 
 
-def _calibration(answerable: Sequence[Answer]) -> Calibration:
-    scores = np.array([answer.score for answer in answerable], np.float64)
-    right = np.array([answer.right for answer in answerable], np.bool_)
-    table = reliability(scores, right)
-    edges = np.linspace(0, 1, len(table.counts) + 1).tolist()
-    return Calibration(
-        float(scores.mean()),
-        float(right.mean()),
-        table.error,
-        calibration_error_by_chance(scores),
-        tuple(
-            Bin(low, high, count, total / count if count else None, hits / count if count else None)
-            for low, high, count, total, hits in zip(
-                edges, edges[1:], table.counts.tolist(), table.scores.tolist(), table.right.tolist(), strict=False
-            )
-        ),
+def _calibration(known: Sequence[Answer]) -> Calibration:
+    scores, right = np.array([(answer.score, answer.right) for answer in known]).T
+    table = reliability(scores, right.astype(np.bool_))
+    width = 1 / len(table.counts)
+    columns = zip(table.counts.tolist(), table.scores.tolist(), table.right.tolist(), strict=True)
+    bins = (
+        Bin(number * width, (number + 1) * width, count, total / count, hits / count)
+        for number, (count, total, hits) in enumerate(columns)
+        if count
     )
+    by_chance = calibration_error_by_chance(scores)
+    return Calibration(float(scores.mean()), float(right.mean()), table.error, by_chance, tuple(bins))
 
 
-def _unknowns(answerable: Sequence[Answer], absent: Sequence[Answer], tells: bool, threshold: float | None) -> Unknowns:
-    groups = answerable, absent
-    shares = [Share.of_flags([answer.called_unknown for answer in group]) if tells else None for group in groups]
-    known, others = (np.array([answer.unknown for answer in group], np.float64) for group in groups)
-    thresholds = [(rate, threshold_for(known, rate)) for rate in FALSE_ALARMS]
+def _unknowns(known: Sequence[Answer], others: Sequence[Answer], tells: bool, threshold: float | None) -> Unknowns:
+    called, found = (Share.of_flags([one.called_unknown for one in group]) for group in (known, others))
+    of_known, of_others = (np.array([one.unknown for one in group], np.float64) for group in (known, others))
+    thresholds = [(rate, threshold_for(of_known, rate)) for rate in FALSE_ALARMS]
     return Unknowns(
-        shares[0],
-        shares[1],
-        len(absent),
-        tuple(dict.fromkeys(answer.label for answer in absent)),
-        auroc(-known, -others) if absent else None,
+        called if tells else None,
+        found if tells else None,
+        len(others),
+        tuple(dict.fromkeys(one.label for one in others)),
+        auroc(-of_known, -of_others) if others else None,
         threshold,
-        tuple(Trade(rate, at, Share.of_flags(known > at), Share.of_flags(others > at)) for rate, at in thresholds),
+        tuple(
+            Trade(rate, at, Share.of_flags(of_known > at), Share.of_flags(of_others > at)) for rate, at in thresholds
+        ),
     )
 
 
@@ -381,60 +380,52 @@ def answers_to(
         watch: Called with the number of photos done since the last call.
     """
     pairs = [(label, source) for label, sources in photos.items() for source in sources]
-    answers: list[Answer] = []
-    left_out: list[LeftOut] = []
-    embeddings: list[Floats] = []
-    digests = dict[bytes, str]()
-
-    def fresh() -> Iterator[tuple[str, str, Floats]]:
-        embedded = embed([source for _, source in pairs])
-        for label, name, digest, row in unlearned((label for label, _ in pairs), embedded, learned, left_out, watch):
-            if digest in digests:
-                left_out.append(LeftOut(name, label, "repeated", f"the same pixels as {digests[digest]}"))
-            else:
-                digests[digest] = name
-                yield label, name, row
-
-    every = fresh()
-    while some := [*itertools.islice(every, _TOGETHER)]:
-        labels, names, rows = zip(*some, strict=True)
-        embeddings += rows
-        answers += map(_answer, decide(np.stack(rows), names), labels, map(columns.get, labels))
-    return answers, left_out, embeddings
+    read, left_out = unlearned(pairs, embed, learned, watch)
+    left_out += [
+        LeftOut(other.name, other.label, "repeated", f"the same pixels as {first.name}")
+        for first, *others in read
+        for other in others
+    ]
+    answers, every = list[Answer](), [first for first, *_ in read]
+    for some in (every[start : start + _TOGETHER] for start in range(0, len(every), _TOGETHER)):
+        results = decide(np.stack([photo.row for photo in some]), [photo.name for photo in some])
+        answers += [_answer(result, one.label, columns[one.label]) for result, one in zip(results, some, strict=True)]
+    return answers, left_out, [photo.row for photo in every]
 
 
 def unlearned(
-    labels: Iterable[str],
-    embedded: Embedded,
+    pairs: Sequence[tuple[str, ImageSource]],
+    embed: Callable[[Iterable[ImageSource]], Embedded],
     learned: Iterable[bytes],
-    left_out: list[LeftOut],
     watch: Callable[[int], object],
-) -> Iterator[tuple[str, str, bytes, Floats]]:
-    """Yield label, name, digest and row of each photo that was read and not learned; add the others to ``left_out``."""
-    digests = frozenset(learned)
-    for label, (name, digest, row) in zip(labels, embedded, strict=True):
+) -> tuple[list[list[Photo]], list[LeftOut]]:
+    """Return the photos that can be read and were not learned, those of the same pixels together, and the others.
+
+    Args:
+        pairs: The label of each photo, and the photo.
+        embed: See `answers_to`.
+        learned: See `answers_to`.
+        watch: See `answers_to`.
+    """
+    by_pixels, left_out, digests = dict[bytes, list[Photo]](), list[LeftOut](), frozenset(learned)
+    for (label, _), (name, digest, row) in zip(pairs, embed([source for _, source in pairs]), strict=True):
         if isinstance(row, ImageError):
             left_out.append(LeftOut(name, label, "unreadable", str(row)))
         elif digest in digests:
             left_out.append(LeftOut(name, label, "learned", "the classes have learned from it"))
         else:
-            yield label, name, digest, row
+            by_pixels.setdefault(digest, []).append(Photo(label, name, row))
         watch(1)
+    return [*by_pixels.values()], left_out
 
 
 def _answer(result: ImageResult, label: str, name: str | None) -> Answer:
     best = result.predictions[0]
-    rank = next((number for number, p in enumerate(result.predictions[:RANKED], 1) if p.label == name), None)
+    scores = {one.label: (rank, one.score) for rank, one in enumerate(result.predictions[:RANKED], 1)}
+    rank, label_score = scores.get(name or "", (None, None))
+    unknown, called = result.unknown or 0.0, result.reason is not None
     return Answer(
-        result.image,
-        label if name is None else name,
-        best.label,
-        best.score,
-        rank,
-        None if rank is None else result.predictions[rank - 1].score,
-        result.unknown or 0.0,
-        result.reason is not None,
-        absent=name is None,
+        result.image, name or label, best.label, best.score, rank, label_score, unknown, called, absent=name is None
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sar_infer.evaluation.evaluation import Answer, Evaluation
 from sar_infer.evaluation.html import write_page
 from sar_infer.images.load import ImageSource
 from sar_infer.images.thumbnail import picture_of, short_name
+from sar_infer.storage.strict_json import json_values
 
 MOST_WORST = 48
 """Photos that are shown: the surest wrong answers."""
@@ -42,34 +44,27 @@ def write_evaluation(
     Raises:
         WriteError: The file cannot be written.
     """
-    answerable = [answer for answer in evaluation.answers if not answer.absent]
+    known = [answer for answer in evaluation.answers if not answer.absent]
     names, cells = evaluation.confusion
-    by_name = {answer.image: answer for answer in answerable}
-    mistakes = sorted((answer for answer in answerable if not answer.right), key=lambda answer: -answer.score)
+    by_name = {answer.image: answer for answer in known}
+    mistakes = sorted((answer for answer in known if not answer.right), key=lambda answer: -answer.score)
+    worst = [answer.image for answer in mistakes[:MOST_WORST]]
     pairs = [pair for at, pair in enumerate(evaluation.confused[:MOST_PAIRS]) if pair.count > 1 or at < _FEW_PAIRS]
-    shown = [answer.image for answer in mistakes[:MOST_WORST]]
-    shown += [image for pair in pairs for image in pair.images]
-    order = list(dict.fromkeys(shown))
-    positions = {image: position for position, image in enumerate(order)}
-    content = dataclasses.asdict(
-        dataclasses.replace(evaluation, answers=(), confused=(), left_out=(), label_check=None, photo_curve=None)
-    )
+    positions = {
+        image: n for n, image in enumerate(dict.fromkeys(worst + [one for pair in pairs for one in pair.images]))
+    }
+    left_out = Counter(item.kind for item in evaluation.left_out)
+    content = json_values(dataclasses.replace(evaluation, answers=()))
     content |= {
         "facts": dict(facts or {}),
         "names": names,
         "cells": [[row, column, count] for (row, column), count in sorted(cells.items())],
-        "photos": [_photo(by_name[image], sources) for image in order],
-        "worst": [positions[answer.image] for answer in mistakes[:MOST_WORST]],
+        "photos": [_photo(by_name[image], sources) for image in positions],
+        "worst": [*map(positions.get, worst)],
         "mistakes": len(mistakes),
         "curve": _curve(evaluation),
-        "photo_curve": evaluation.photo_curve and evaluation.photo_curve.to_json(),
-        "confused": [
-            {**dataclasses.asdict(pair), "images": [positions[image] for image in pair.images]} for pair in pairs
-        ],
-        "left_out": {
-            kind: sum(item.kind == kind for item in evaluation.left_out)
-            for kind in ("learned", "repeated", "unreadable")
-        },
+        "confused": [json_values(pair) | {"images": [*map(positions.get, pair.images)]} for pair in pairs],
+        "left_out": {kind: left_out[kind] for kind in ("learned", "repeated", "unreadable")},
     }
     write_page(path, "evaluation", title, content)
 
@@ -91,4 +86,4 @@ def _curve(evaluation: Evaluation) -> list[tuple[float, float]]:
 
 def _photo(answer: Answer, sources: Callable[[str], ImageSource]) -> dict[str, Any]:
     picture = picture_of(sources(answer.image))
-    return dataclasses.asdict(answer) | {"image": short_name(answer.image), "picture": picture}
+    return vars(answer) | {"image": short_name(answer.image), "picture": picture}

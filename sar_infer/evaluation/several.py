@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from sar_infer.images.inputs import folders
 from sar_infer.images.load import ImageSource
 from sar_infer.images.thumbnail import picture_of, short_name
 from sar_infer.measures import Share, average_precision
-from sar_infer.results import ImageResult, Label
+from sar_infer.results import Label
+from sar_infer.storage.strict_json import json_values
 
 _BETWEEN = "|"
 _MOST_SHOWN, _SIDE = 48, 320
@@ -80,12 +80,8 @@ class SeveralEvaluation:
     missed: Share | None
     per_class: tuple[SeveralClass, ...]
     other_labels: tuple[str, ...] = ()
-    answers: tuple[SeveralAnswer, ...] = dataclasses.field(default=(), repr=False)
+    answers: tuple[SeveralAnswer, ...] = field(default=(), repr=False)
     left_out: tuple[LeftOut, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
-        return dataclasses.asdict(self) | {"answers": [_plain(answer) for answer in self.answers]}
 
 
 def labels_of(roots: Iterable[str], lookup: Callable[[str], object]) -> dict[str, list[str]]:
@@ -152,28 +148,25 @@ def evaluate_several(
     Raises:
         InputError: No photo shows one of the classes.
     """
-    photos, left_out = dict[bytes, tuple[str, set[str], ImageResult]](), list[LeftOut]()
     shown_by = {image: {name for one in of if (name := columns[one]) is not None} for image, of in labels.items()}
     if not any(shown_by.values()):
         raise InputError("no photo shows one of the classes to choose from; name folders or labels like classes")
-    texts = map(_BETWEEN.join, labels.values())
-    for _, image, digest, rows in unlearned(texts, embed([*labels]), learned, left_out, watch):
-        if digest in photos:
-            photos[digest][1].update(shown_by[image])
-        else:
-            photos[digest] = image, shown_by[image], next(decide(rows, [image]))
-    names = sorted({name for _, shown, _ in photos.values() for name in shown})
-    if not names:
+    pairs = [(_BETWEEN.join(of), image) for image, of in labels.items()]
+    read, left_out = unlearned(pairs, embed, learned, watch)
+    of_photos = [set[str]().union(*(shown_by[photo.name] for photo in same)) for same in read]
+    if not (names := sorted(set[str]().union(*of_photos))):
         raise InputError(
             "each photo of the classes was left out: none can be read, or the classes have learned from them"
         )
-    answers = [SeveralAnswer(image, tuple(sorted(shown)), one.labels or ()) for image, shown, one in photos.values()]
-    by_name = [{one.label: one.score for one in result.predictions} for *_, result in photos.values()]
+    results = [next(decide(same[0].row, [same[0].name])) for same in read]
+    answers = [
+        SeveralAnswer(result.image, tuple(sorted(shown)), result.labels or ())
+        for result, shown in zip(results, of_photos, strict=True)
+    ]
     said = [{one.label for one in answer.answers} for answer in answers]
+    by_name = [{one.label: one.score for one in result.predictions} for result in results]
     scores = np.array([[of_photo[name] for name in names] for of_photo in by_name])
-    shows, yes = (
-        np.array([[name in of for name in names] for of in every]) for every in ((a.labels for a in answers), said)
-    )
+    shows, yes = (np.array([[name in of for name in names] for of in every]) for every in (of_photos, said))
     per_class = [
         SeveralClass(
             name,
@@ -212,14 +205,9 @@ def several_lines(evaluation: SeveralEvaluation) -> Iterator[str]:
         yield f"labels of no class      {', '.join(map(repr, evaluation.other_labels))}"
     yield ""
     yield from table(
-        ("class", "average precision", "precision", "recall", "photos"),
+        {"class": "", "average precision": ".1%", "precision": ".1%", "recall": ".1%", "photos": ","},
         [
-            (
-                one.name,
-                f"{one.average_precision:.1%}",
-                *(share and f"{share.share:.1%}" for share in (one.precision, one.recall)),
-                f"{one.recall.of:,}" if one.recall else "0",
-            )
+            (one.name, one.average_precision, one.precision, one.recall, one.recall.of if one.recall else 0)
             for one in evaluation.per_class
         ],
     )
@@ -232,20 +220,16 @@ def write_several(path: Path, evaluation: SeveralEvaluation, title: str, facts: 
         WriteError: The file cannot be written.
     """
     mistakes = [one for one in evaluation.answers if {*one.labels} != {answer.label for answer in one.answers}]
-    content = figures(evaluation) | {"facts": dict(facts), "mistakes": len(mistakes)}
-    write_page(path, "several", title, content | {"shown": [*map(_photo, mistakes[:_MOST_SHOWN])]}, style="evaluation")
+    shown = [
+        json_values(one) | {"image": short_name(one.image), "picture": picture_of(one.image, _SIDE)}
+        for one in mistakes[:_MOST_SHOWN]
+    ]
+    content = figures(evaluation) | {"facts": dict(facts), "mistakes": len(mistakes), "shown": shown}
+    write_page(path, "several", title, content, style="evaluation")
 
 
 def figures(evaluation: SeveralEvaluation) -> dict[str, Any]:
     """Return all but the photos as JSON values."""
-    content = dataclasses.asdict(dataclasses.replace(evaluation, answers=(), left_out=()))
+    content = {**json_values(evaluation), "photos": len(evaluation.answers)}
     del content["answers"], content["left_out"]
-    return content | {"photos": len(evaluation.answers)}
-
-
-def _photo(answer: SeveralAnswer) -> dict[str, Any]:
-    return _plain(answer) | {"image": short_name(answer.image), "picture": picture_of(answer.image, _SIDE)}
-
-
-def _plain(answer: SeveralAnswer) -> dict[str, Any]:
-    return vars(answer) | {"answers": [one._asdict() for one in answer.answers]}
+    return content

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sar_infer.evaluation.curve import curve_lines
 from sar_infer.evaluation.evaluation import Evaluation, LeftOut
@@ -82,23 +82,26 @@ def _trade(evaluation: Evaluation) -> Iterator[str]:
     if unknowns.threshold is not None:
         rows.append((unknowns.threshold, "now", unknowns.known, unknowns.unknown_images))
     rows.sort(key=lambda row: -row[0])
-    heads = ("", "threshold", "false alarms of these photos", "other photos found")
+    columns = {"": "", "threshold": ".3f", "false alarms of these photos": "", "other photos found": ""}
     yield ""
-    yield from table(heads, [(mark, f"{at:.3f}", known, others) for at, mark, known, others in rows])
+    yield from table(columns, [(mark, at, known, others) for at, mark, known, others in rows])
 
 
 def _classes(evaluation: Evaluation) -> Iterator[str]:
     shown = evaluation.per_class[:_MOST_CLASSES]
     yield ""
     yield from table(
-        ("class", "accuracy", "95 % interval", "right of photos", "answered", "most often called"),
+        {
+            **{"class": "", "accuracy": ".1%", "95 % interval": "", "right of photos": "", "answered": ","},
+            "most often called": "",
+        },
         [
             (
                 _cut(one.name),
-                f"{one.accuracy.share:.1%}",
+                one.accuracy,
                 one.accuracy.interval,
                 f"{one.accuracy.count:,} of {one.accuracy.of:,}",
-                f"{one.answered:,}",
+                one.answered,
                 one.taken_for and _cut(one.taken_for),
             )
             for one in shown
@@ -126,18 +129,28 @@ def _matrix(evaluation: Evaluation, width: int) -> Iterator[str]:
         (f"{row + 1} {_cut(name)}", *(f"{counts[row, column] or '·'}" for column in range(last)))
         for row, name in enumerate(names)
     ]
-    lines = [*table(["", *map(str, range(1, len(names) + 1)), "other"][: last + 1], rows, " ")]
+    heads = ["", *map(str, range(1, len(names) + 1)), "other"][: last + 1]
+    lines = [*table(dict.fromkeys(heads, ""), rows, " ")]
     if len(names) > 1 and max(map(len, lines)) <= width:
         yield from ("", "matrix: a row for each class, a column for each answer", *lines)
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]], gap: str = "  ") -> Iterator[str]:
-    """Yield a head and a line for each row: numbers to the right, the first column and words to the left."""
-    texts = [["-" if cell is None else str(cell) for cell in row] for row in rows]
-    columns = [*zip(heads, *texts, strict=True)]
-    words = [not number or not all(cell[:1] in _NUMERIC for cell in of[1:]) for number, of in enumerate(columns)]
-    sizes = [f"{'<' if left else '>'}{max(map(len, of))}" for left, of in zip(words, columns, strict=True)]
-    for row in (heads, *texts):
+def table(columns: Mapping[str, str], rows: Iterable[Sequence[object]], gap: str = "  ") -> Iterator[str]:
+    """Yield a head and a line for each row: numbers to the right, the first column and words to the left.
+
+    Args:
+        columns: How the cells below each head are formatted, as ``format`` has it; None is a dash.
+        rows: A cell for each column.
+        gap: Between two columns.
+    """
+    texts = [
+        ["-" if cell is None else format(cell, how) for cell, how in zip(row, columns.values(), strict=True)]
+        for row in rows
+    ]
+    cells = [*zip(columns, *texts, strict=True)]
+    words = [not number or not all(cell[:1] in _NUMERIC for cell in of[1:]) for number, of in enumerate(cells)]
+    sizes = [f"{'<' if left else '>'}{max(map(len, of))}" for left, of in zip(words, cells, strict=True)]
+    for row in (columns, *texts):
         yield gap.join(f"{cell:{size}}" for cell, size in zip(row, sizes, strict=True)).rstrip()
 
 

@@ -106,6 +106,15 @@ def _build_dataclass(kind: Any, value: Any, source: str, where: str) -> Any:
     return kind(**{name: build(hints[name], item, source, f"{where}.{name}") for name, item in value.items()})
 
 
+def json_values(value: Any) -> Any:
+    """Return dataclasses and named tuples, at every depth, as objects of JSON, without fields that do not compare."""
+    if dataclasses.is_dataclass(value):
+        return {one.name: json_values(getattr(value, one.name)) for one in dataclasses.fields(value) if one.compare}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return value._asdict()
+    return [*map(json_values, value)] if isinstance(value, list | tuple) else value
+
+
 def printable_json(value: Any) -> str:
     """Return JSON on one line in which everything unprintable is escaped, so that a terminal does not obey it."""
     text = json.dumps(value, ensure_ascii=False)
