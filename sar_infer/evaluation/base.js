@@ -26,3 +26,9 @@ function picture(source, alt) {
   made.src = source;
   return made;
 }
+
+$("title").textContent = data.title;
+$("facts").parentElement.hidden = !data.facts;
+for (const [key, value] of Object.entries(data.facts ?? {})) {
+  $("facts").append(element("div", "", [element("dt", "", key), element("dd", "", isolated(value))]));
+}

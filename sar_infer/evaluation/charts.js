@@ -1,4 +1,4 @@
-// What the pages with figures share: plots, bars, lines, facts.
+// What the pages with figures share: plots, bars, lines.
 const SVG = "http://www.w3.org/2000/svg";
 const SERIES = 6; // colours of lines
 
@@ -71,10 +71,4 @@ function drawCurves(place, curves) {
     svg.append(whisker);
   });
   $(place).append(svg, legend(curves.map((one) => one.name)));
-}
-
-function drawFacts() {
-  for (const [key, value] of Object.entries(data.facts)) {
-    $("facts").append(element("div", "", [element("dt", "", key), element("dd", "", isolated(value))]));
-  }
 }

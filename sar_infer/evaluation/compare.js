@@ -56,12 +56,9 @@ function shown(photo) {
   if (photo.picture === null) return element("span", "blank", isolated(photo.image.split("/").pop()));
   return picture(photo.picture, `${photo.image}: ${photo.label}`);
 }
-
-$("title").textContent = data.title;
 $("among").textContent = `${plural(data.photos, "photo")} of ${plural(data.classes, "class", "classes")}, cross-validated`;
 $("verdict").append(...data.verdict.map((line) => element("li", "", element("p", "", line))));
 drawBundles();
 drawSpeed();
 drawCurves("curves", data.bundles);
 drawDifferences();
-drawFacts();

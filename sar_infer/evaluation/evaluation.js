@@ -8,7 +8,6 @@ const FULL_WIDTH = 1080; // of a matrix on a wide screen, in pixels
 const counted = (share) => `${number.format(share.count)} of ${number.format(share.of)}`;
 
 function drawHead() {
-  $("title").textContent = data.title;
   $("among").textContent = `${plural(data.accuracy.of, "photo")} of ${plural(data.per_class.length, "class", "classes")}, among ${plural(data.classes, "class", "classes")} to choose from`;
   const scores = data.calibration;
   const { unknowns } = data;
@@ -240,4 +239,3 @@ drawTrade();
 $("curves-section").hidden = !data.photo_curve;
 if (data.photo_curve) drawCurves("curves", [{ name: data.title, curve: data.photo_curve }]);
 drawScores();
-drawFacts();

@@ -106,7 +106,6 @@ async function copy() {
 const fresh = data.groups.filter((one) => one.like === null);
 const alike = data.groups.filter((one) => one.like !== null);
 const count = (groups) => groups.reduce((sum, one) => sum + one.size, 0);
-$("title").textContent = data.title;
 $("among").textContent = `${plural(data.photos, "photo")}; ${number.format(count(fresh))} of them look like none of ${plural(data.classes, "class", "classes")}`;
 $("alike-title").textContent = `Look like a class that is there: ${plural(count(alike), "photo")} in ${plural(alike.length, "group")}`;
 $("new-section").hidden = fresh.length === 0;

@@ -89,8 +89,6 @@ function download(text, name, type) {
   Object.assign(document.createElement("a"), { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
-
-$("title").textContent = data.title;
 $("among").textContent = `${number.format(data.total)} of ${plural(data.judged, "photo")} may lie in the wrong folder. No file is changed by this page.`;
 $("more").textContent = data.total > data.issues.length ? `and ${number.format(data.total - data.issues.length)} more` : "";
 for (const [id, entries, draw] of [["issues", data.issues, issue], ["twice", data.twice, pair], ["copies", data.copies, pair]]) {

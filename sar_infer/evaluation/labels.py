@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,35 +144,32 @@ def check_new_photos(
     model = None if bundle.trained is None else bundle.trained.model
     model = model if bank.fitted is None else ClassModel.from_tensors(bank.fitted)
     stored = {name: one for name, one in bank.photos.items() if model is None or name in photos}
-    others = dict[str, tuple[Any, float]]()  # sum and number of the photos that do not take part one by one
+    sums, counts = defaultdict[str, Any](lambda: np.zeros(bank.dim)), Counter[str]()  # of those that take part by means
     for name, had in bank.photos.items():
         at_hand = had.rows if name in stored else had.rows[:0]
-        others[name] = had.total - at_hand.sum(0, dtype=np.float64), float(len(had) - len(at_hand))
+        sums[name] += had.total - at_hand.sum(0, dtype=np.float64)
+        counts[name] += len(had) - len(at_hand)
     if bundle.trained is not None:
         trained = bundle.trained.for_bank(bundle.bank, bank)
         for name, mean, count in zip(trained.names, trained.means, trained.counts.tolist(), strict=True):
-            total, number = others.get(name, (0.0, 0.0))
-            others[name] = total + count * mean.astype(np.float64), number + count
-    names = [*dict.fromkeys([*stored, *photos, *others])]
-    sums = [others.get(name, (np.zeros(bank.dim), 0.0)) for name in names]
-    counts = np.array([number for _, number in sums])
-    means = np.array([total for total, _ in sums]).reshape(-1, bank.dim) / np.maximum(counts, 1)[:, None]
-    rows, labels, shown, judged = [np.empty((0, bank.dim), np.float32)], list[int](), list[str](), list[bool]()
+            sums[name] += count * mean.astype(np.float64)
+            counts[name] += count
+    names, none = [*dict.fromkeys([*stored, *photos, *sums])], PhotoSet.of((), np.empty((0, bank.dim), np.float32))
+    every = list[tuple[int, str, Floats, bool]]()  # label, name and embedding of each photo, and if it is new
     for label, name in enumerate(names):
-        old, added = (PhotoSet.of((), rows[0]) if one is None else one for one in (stored.get(name), photos.get(name)))
-        new = {digest: row for digest, row in added.recent.items() if digest not in old.digest_set}
-        rows += [old.rows, *(row[None] for row in new.values())]
-        labels += [label] * (len(old.rows) + len(new))
-        shown += [f"photo {n} of {name}" for n in range(1, len(old.rows) + 1)]
-        shown += [files.get((name, digest), f"new photo {n} of {name}") for n, digest in enumerate(new, 1)]
-        judged += [False] * len(old.rows) + [True] * len(new)
+        old, new = stored.get(name, none), photos.get(name, none).recent.items()
+        every += [(label, f"photo {n} of {name}", row, False) for n, row in enumerate(old.rows, 1)]
+        added = [(files.get((name, one)), row) for one, row in new if one not in old.digest_set]
+        every += [(label, file or f"new photo {n} of {name}", row, True) for n, (file, row) in enumerate(added, 1)]
+    numbers = np.array([counts[name] for name in names], np.float64)
+    means = np.array([sums[name] for name in names]).reshape(-1, bank.dim) / np.maximum(numbers, 1)[:, None]
     return LabelCheck(
         names,
-        np.concatenate(rows),
-        np.array(labels, np.intp),
-        shown,
-        only=np.flatnonzero(judged),
-        others=Rivals(means, means, counts, model),
+        np.array([row for _, _, row, _ in every], np.float32).reshape(-1, bank.dim),
+        np.array([label for label, *_ in every], np.intp),
+        [shown for _, shown, _, _ in every],
+        only=np.flatnonzero([judged for *_, judged in every]),
+        others=Rivals(means, means, numbers, model),
         twice=twice,
     )
 
@@ -207,10 +204,7 @@ def write_labels(path: Path, check: LabelCheck, title: str, command: str = "") -
         "list": LIST,
         "judged": len(check.judged),
         "total": len(issues),
-        "issues": [
-            {"photo": photo(one.photo, one.label), "suggested": one.suggested, "probability": one.probability}
-            for one in shown
-        ],
+        "issues": [vars(one) | {"photo": photo(one.photo, one.label)} for one in shown],
         "typical": {name: typical(name) for name in names},
         "twice": [[photo(*one) for one in pair] for pair in check.twice[:_MOST_SHOWN]],
         "copies": [[photo(*one) for one in pair] for pair in check.copies[:_MOST_SHOWN]],

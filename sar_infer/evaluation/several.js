@@ -1,10 +1,8 @@
 // Draws an evaluation of several classes in one photo: figures, classes, and photos whose answer is not their labels.
-const counted = (share) => `${number.format(share.count)} of ${number.format(share.of)}; 95 % interval ${finePercent.format(share.low)} to ${finePercent.format(share.high)}`;
-
-function figure(title, share, note) {
-  const shown = typeof share === "number" ? share : share?.share;
-  const said = [typeof share === "number" || !share ? "" : `${counted(share)};`, note].join(" ");
-  return element("div", "figure", [element("h2", "", title), element("p", "value", shown === undefined ? "–" : finePercent.format(shown)), element("p", "note", said)]);
+/** A figure of a share, which may be absent. */
+function shareFigure(title, share, note) {
+  const counted = share ? `${number.format(share.count)} of ${number.format(share.of)}; 95 % interval ${interval(share)}; ` : "";
+  return figure(title, share ? finePercent.format(share.share) : "–", `${counted}${note}`);
 }
 
 function classRow(one) {
@@ -24,15 +22,13 @@ function card(photo) {
   const shown = photo.picture === null ? element("span", "blank", isolated(photo.image.split("/").pop())) : picture(photo.picture, photo.image);
   return element("li", "", element("figure", "", [shown, caption]));
 }
-
-$("title").textContent = data.title;
 $("among").textContent = `${plural(data.photos, "photo")}, ${plural(data.classes, "class", "classes")} to choose from`;
 $("figures").append(
-  figure("Precision", data.precision, "classes in the answers are labels"),
-  figure("Recall", data.recall, "labels are in the answers"),
-  figure("Mean average precision", data.mean_average_precision, "over the classes that are labels"),
-  figure("Empty answers", data.empty, "photos without a label"),
-  figure("Empty answers", data.missed, "photos with a label"),
+  shareFigure("Precision", data.precision, "classes in the answers are labels"),
+  shareFigure("Recall", data.recall, "labels are in the answers"),
+  figure("Mean average precision", finePercent.format(data.mean_average_precision), "over the classes that are labels"),
+  shareFigure("Empty answers", data.empty, "photos without a label"),
+  shareFigure("Empty answers", data.missed, "photos with a label"),
 );
 const heads = ["class", "average precision", "precision", "recall", "photos"].map((text) => Object.assign(element("th", "", text), { scope: "col" }));
 $("classes").append(element("thead", "", element("tr", "", heads)), element("tbody", "", data.per_class.map(classRow)));
@@ -40,4 +36,3 @@ $("others").textContent = data.other_labels.length ? `Labels that are no class: 
 $("mistakes-section").hidden = data.mistakes === 0;
 $("mistakes-note").textContent = `${number.format(data.shown.length)} of ${plural(data.mistakes, "photo")} whose answer is not exactly their labels.`;
 $("mistakes").append(...data.shown.map(card));
-for (const [key, value] of Object.entries(data.facts)) $("facts").append(element("div", "", [element("dt", "", key), element("dd", "", isolated(value))]));

@@ -225,7 +225,7 @@ def write_several(path: Path, evaluation: SeveralEvaluation, title: str, facts: 
         for one in mistakes[:_MOST_SHOWN]
     ]
     content = figures(evaluation) | {"facts": dict(facts), "mistakes": len(mistakes), "shown": shown}
-    write_page(path, "several", title, content, style="evaluation")
+    write_page(path, "several", title, content)
 
 
 def figures(evaluation: SeveralEvaluation) -> dict[str, Any]:

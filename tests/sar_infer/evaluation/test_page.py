@@ -48,7 +48,7 @@ def data_of(page: str) -> Any:
 def test_the_page_holds_its_data_whatever_they_are() -> None:
     data = {"names": [*NAMES, "\ud800", "&lt;"], "count": 3}
     page = html_page("evaluation", ATTACK, data)
-    assert data_of(page) == data
+    assert data_of(page) == {"title": ATTACK, **data}
     assert page.count("</script>") == 2
     assert ATTACK not in page
     with pytest.raises(ValueError, match="JSON"):
