@@ -154,7 +154,7 @@ def test_groups_are_named_in_a_browser_and_the_list_is_saved(browser: Any, tmp_p
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto((tmp_path / "page.html").as_uri())
     assert page.title() == "x"
-    assert "12 photos; 10 of them look like none of 2 classes" in page.inner_text("main")
+    assert "12 photos; 10 of them look like none of 2 classes" in page.inner_text("body")
     assert page.locator("#new > li").count() == 2
     assert page.locator("#save").is_disabled()
     page.get_by_label("Name of group 1").fill(' "big", mug ')
