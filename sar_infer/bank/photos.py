@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -83,11 +82,10 @@ class PhotoSet:
 
     def joined(self, other: PhotoSet) -> PhotoSet:
         """Return these photos and after them those of ``other`` that are not among them."""
-        fresh, only = other.without(self.digests), self.photos_only or other.photos_only
-        if not fresh.digests:
-            return self if only == self.photos_only else dataclasses.replace(self, photos_only=only)
+        fresh = other.without(self.digests)
         digests = (*self.digests, *fresh.digests)
-        return PhotoSet(digests, latest(digests, {**self.recent, **fresh.recent}), self.total + fresh.total, only)
+        recent = latest(digests, {**self.recent, **fresh.recent})
+        return PhotoSet(digests, recent, self.total + fresh.total, self.photos_only or other.photos_only)
 
     def without(self, digests: Iterable[bytes]) -> PhotoSet:
         """Return these photos without some.

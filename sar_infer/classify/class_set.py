@@ -14,6 +14,7 @@ import numpy.typing as npt
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bank.class_bank import Lookup
+from sar_infer.bank.photos import NO_PHOTOS
 from sar_infer.class_model.model import ClassModel, Doubles, apart
 from sar_infer.classify.composer import Composer, Evidence, Linear, rows_at
 from sar_infer.errors import InputError
@@ -55,8 +56,7 @@ class ClassSet:
     def photos(self) -> Doubles:
         """Return the number of photos (C,) that each class is known by, in addition to its name."""
         result = np.zeros(len(self.names))
-        for column, item in self.evidence.items():
-            result[column] = item.number
+        result[[*self.evidence]] = [item.number for item in self.evidence.values()]
         return result
 
     @functools.cached_property
@@ -82,11 +82,9 @@ class ClassSet:
 
     def means(self, columns: Indices) -> Doubles:
         """Return the means (K, D) of some classes: what their names and photos say together."""
-        items = [self.evidence.get(column) for column in columns.tolist()]
         centre = self.model.centre.astype(np.float64)
-        sums = np.array([np.zeros(len(centre)) if e is None else e.total - e.number * centre for e in items])
-        counts, named = [0.0 if e is None else e.number for e in items], np.array([e is None or e.named for e in items])
-        return apart(self.model, self.rows(columns), sums.reshape(-1, len(centre)), counts, named)[0] + centre
+        totals, counts, named = Evidence.stacked(map(self.evidence.get, columns.tolist()), len(centre))
+        return apart(self.model, self.rows(columns), totals - counts[:, None] * centre, counts, named)[0] + centre
 
     def source(self, column: int) -> Source:
         """Return where a class comes from."""
@@ -201,8 +199,7 @@ def _evidence(
     Raises:
         InputError: Embeddings have the size of another encoder.
     """
-    evidence: dict[str, Evidence] = {}
-    counted: dict[str, set[bytes]] = {}
+    further: dict[str, PhotoSet] = {}
     for name, item in photos:
         if item.total.shape != (bank.dim,):
             raise InputError(
@@ -210,13 +207,10 @@ def _evidence(
                 "with this bundle"
             )
         one = name if name in phrases else next(other for other in phrases if columns[other] == columns[name])
-        if one not in counted:
-            here = columns[one] if phrases[one] == (one,) else None
-            counted[one] = set() if here is None else {*bank.entries[bank.keys[here]].photos.digests}
-        if fresh := item.without(counted[one] & item.digest_set):
-            evidence[one] = Evidence.of(fresh).joined(evidence.get(one))
-            counted[one] |= item.digest_set
-    return evidence
+        here = columns[one] if phrases[one] == (one,) else None
+        counted = NO_PHOTOS if here is None else bank.entries[bank.keys[here]].photos
+        further[one] = further.get(one, NO_PHOTOS).joined(item.without(counted.digests))
+    return {name: Evidence.of(item) for name, item in further.items() if item}
 
 
 def _once(class_phrases: Phrases, columns: Mapping[str, int | None]) -> Phrases:

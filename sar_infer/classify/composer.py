@@ -7,10 +7,12 @@ model turns names and photos into weights; weights of classes without photos are
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +20,11 @@ import numpy.typing as npt
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.class_model.adapt import Classes
-from sar_infer.class_model.model import USUAL, ClassModel, Doubles, linear
+from sar_infer.class_model.model import USUAL, ClassModel, Doubles, Flags, linear
 from sar_infer.class_model.trained import TrainedClasses
 from sar_infer.errors import BankError
 
+T = TypeVar("T")
 Pieces = tuple[tuple[Floats, float], ...]
 _Names = tuple[Floats, Floats, float]
 _ALIKE = 0.3
@@ -44,11 +47,22 @@ class Evidence:
         """Return what photos say."""
         return cls(photos.total, len(photos), not photos.photos_only)
 
-    def joined(self, other: Evidence | None) -> Evidence:
-        """Return both; one alone if there is no other."""
-        if other is None:
-            return self
-        return Evidence(self.total + other.total, self.number + other.number, self.named and other.named)
+    @classmethod
+    def summed(cls, *several: Iterable[tuple[int, Evidence]]) -> dict[int, Evidence]:
+        """Return the sum of what is said of each position."""
+        result: dict[int, Evidence] = {}
+        for position, more in itertools.chain(*several):
+            had = result.get(position)
+            both = None if had is None else (had.total + more.total, had.number + more.number, had.named and more.named)
+            result[position] = more if both is None else cls(*both)
+        return result
+
+    @classmethod
+    def stacked(cls, items: Iterable[Evidence | None], dim: int) -> tuple[Doubles, Doubles, Flags]:
+        """Return sums (N, D), numbers (N,) and flags of named classes (N,); None is a class without photos."""
+        every = [cls(np.zeros(dim), 0.0) if item is None else item for item in items]
+        totals = np.array([item.total for item in every]).reshape(-1, dim)
+        return totals, np.array([float(i.number) for i in every]), np.array([i.named for i in every], np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,11 +119,16 @@ class Composer:
     def __init__(self, trained: TrainedClasses | None, base: ClassBank, scale: float) -> None:
         self._trained, self._base, self._scale = trained, base, scale
         self._fitted: list[tuple[object, ClassModel]] = []
-        self._evidence: weakref.WeakKeyDictionary[ClassBank, Mapping[int, Evidence]] = weakref.WeakKeyDictionary()
-        self._linear: weakref.WeakKeyDictionary[ClassBank, tuple[ClassModel, Linear]] = weakref.WeakKeyDictionary()
-        self._names: weakref.WeakKeyDictionary[ClassBank, tuple[str, _Names]] = weakref.WeakKeyDictionary()
-        self._usual: weakref.WeakKeyDictionary[ClassBank, ClassModel] = weakref.WeakKeyDictionary()
+        self._values: weakref.WeakKeyDictionary[ClassBank, dict[str, tuple[str, Any]]] = weakref.WeakKeyDictionary()
         self._lock = threading.RLock()
+
+    def _once(self, bank: ClassBank, what: str, make: Callable[[ClassBank], T], version: str = "") -> T:
+        """Return what a function makes of a bank, or made of it before; of several versions the latest is stored."""
+        with self._lock:
+            values = self._values.setdefault(bank, {})
+            if what not in values or values[what][0] != version:
+                values[what] = version, make(bank)
+            return cast("T", values[what][1])
 
     def fitted(self, bank: ClassBank) -> ClassModel | None:
         """Return the class model that was fitted for a bank: its own, else the bundle's; None if there is none.
@@ -130,58 +149,48 @@ class Composer:
 
     def labelled(self, bank: ClassBank) -> dict[int, Evidence]:
         """Return what labelled photos say of a bank's classes, those of training too, by position."""
-        result: dict[int, Evidence] = {}
-        if self._trained is not None:
-            means, counts = self._trained.means.astype(np.float64), self._trained.counts.tolist()
-            for position, number in zip(
-                *map(np.ndarray.tolist, self._trained.positions_in(self._base, bank)), strict=True
-            ):
-                result[position] = Evidence(means[number] * counts[number], counts[number])
-        for name, photos in bank.photos.items():
-            position = bank.lookup.find(name)
-            result[position] = Evidence.of(photos).joined(result.get(position))
-        return result
+        photos = ((bank.lookup.find(name), Evidence.of(one)) for name, one in bank.photos.items())
+        if self._trained is None:
+            return Evidence.summed(photos)
+        means, counts = self._trained.means.astype(np.float64), self._trained.counts.tolist()
+        pairs = zip(*map(np.ndarray.tolist, self._trained.positions_in(self._base, bank)), strict=True)
+        trained = ((position, Evidence(means[n] * counts[n], counts[n])) for position, n in pairs)
+        return Evidence.summed(trained, photos)
 
     def evidence(self, bank: ClassBank) -> Mapping[int, Evidence]:
         """Return the same with what photos without labels taught."""
-        result = self._evidence.get(bank)
-        if result is None:
-            both = self.labelled(bank)
-            for key, (total, count) in {} if bank.learned is None else bank.learned.by_key.items():
-                position = bank.positions[key]
-                both[position] = Evidence(total.astype(np.float64), count).joined(both.get(position))
-            result = self._evidence[bank] = both
-        return result
+        return self._once(bank, "evidence", self._evidence)
+
+    def _evidence(self, bank: ClassBank) -> Mapping[int, Evidence]:
+        by_key = {} if bank.learned is None else bank.learned.by_key
+        learned = ((bank.positions[k], Evidence(row.astype(np.float64), count)) for k, (row, count) in by_key.items())
+        return Evidence.summed(self.labelled(bank).items(), learned)
 
     def classes(self, bank: ClassBank) -> Classes:
         """Return a bank's classes as names and labelled photos know them."""
-        rows = bank.embeddings
+        rows, labelled = bank.embeddings, self.labelled(bank)
         means, counts, named = np.zeros(rows.shape, np.float32), np.zeros(len(rows)), np.ones(len(rows), np.bool_)
-        for position, item in self.labelled(bank).items():
-            means[position], counts[position] = item.total / max(1.0, item.number), item.number
-            named[position] = item.named
+        totals, counts[[*labelled]], named[[*labelled]] = Evidence.stacked(labelled.values(), bank.dim)
+        means[[*labelled]] = totals / np.maximum(1.0, counts[[*labelled]])[:, None]
         return Classes(rows, means, counts, named)
 
     def of_bank(self, bank: ClassBank) -> tuple[ClassModel, Linear]:
         """Return the class model of a bank, and the weights of its classes."""
-        with self._lock:
-            result = self._linear.get(bank)
-            if result is None:
-                evidence = self.evidence(bank)
-                model = self._model(bank, evidence)
-                if evidence or model.slope:
-                    own, photos = np.flatnonzero(bank.base_positions < 0), np.array(sorted(evidence), np.intp)
-                    at, (names, biases, factor) = np.union1d(own, photos), self._of_names(bank, model)
-                    weights, bias, _ = _named(model, bank.rows(at))
-                    special, more = _weights(model, bank.rows(photos), [evidence[column] for column in photos.tolist()])
-                    places = np.searchsorted(at, photos)
-                    weights[places], bias[places] = special[:-1] / np.float32(factor), more[:-1]
-                    pieces: Pieces = ((bank.over_base(names, at, weights), factor),)
-                    bias = bank.over_base(biases, at, bias)
-                else:
-                    pieces, bias = _text(model, (bank.embeddings,)), None
-                result = self._linear[bank] = model, _moved(bank, model, pieces, bias)
-            return result
+        return self._once(bank, "linear", self._of_bank)
+
+    def _of_bank(self, bank: ClassBank) -> tuple[ClassModel, Linear]:
+        evidence = self.evidence(bank)
+        model = self._model(bank, evidence)
+        if not evidence and not model.slope:
+            return model, _moved(bank, model, _text(model, (bank.embeddings,)), None)
+        own, photos = np.flatnonzero(bank.base_positions < 0), np.array(sorted(evidence), np.intp)
+        at, (names, biases, factor) = np.union1d(own, photos), self._of_names(bank, model)
+        weights, bias, _ = _named(model, bank.rows(at))
+        special, more = _weights(model, bank.rows(photos), [evidence[column] for column in photos.tolist()])
+        places = np.searchsorted(at, photos)
+        weights[places], bias[places] = special[:-1] / np.float32(factor), more[:-1]
+        pieces = ((bank.over_base(names, at, weights), factor),)
+        return model, _moved(bank, model, pieces, bank.over_base(biases, at, bias))
 
     def of_call(
         self,
@@ -201,12 +210,10 @@ class Composer:
             photos: Further photos of theirs.
         """
         counted = self.evidence(bank)
-        columns = {position: column for column, position in enumerate(stay.tolist())} if counted else {}
-        evidence = {columns[position]: item for position, item in counted.items() if position in columns}
-        for column, (position, more) in enumerate(zip(theirs.tolist(), photos, strict=True), len(stay)):
-            own = counted.get(position)
-            if (both := more if own is None else own.joined(more)) is not None:
-                evidence[column] = both
+        columns = enumerate([*stay.tolist(), *theirs.tolist()] if counted else [])
+        of_bank_classes = ((column, counted[position]) for column, position in columns if position in counted)
+        further = ((column, item) for column, item in enumerate(photos, len(stay)) if item is not None)
+        evidence = Evidence.summed(of_bank_classes, further)
         bias = np.zeros(len(stay), np.float32)
         if counted or self.fitted(bank) is not None:
             model, of_bank = self.of_bank(bank)
@@ -232,15 +239,10 @@ class Composer:
         model = self.fitted(bank)
         if model is None:
             first = bank if bank.base is None else bank.base.bank
-            with self._lock:
-                model = self._usual.get(first)
-                if model is None:
-                    model = ClassModel.unfitted(bank.dim, self._scale)
-                    zero = np.zeros((1, bank.dim), np.float32)
-                    texts = first.embeddings if len(first.names) else zero if rows is None else rows
-                    model = dataclasses.replace(model, text_centre=texts.mean(0), weights=model.weights / USUAL[2])
-                    if len(first.names):
-                        self._usual[first] = model  # a model costs a Cholesky factor, 8 ms
+            if len(first.names):
+                model = self._once(first, "usual", self._usual)
+            else:
+                model = self._usual(first, np.zeros((1, bank.dim), np.float32) if rows is None else rows)
             if evidence:
                 centre = _centre(evidence)
                 centre = model.centre if centre is None else centre.astype(np.float32)
@@ -255,6 +257,11 @@ class Composer:
             )
         return model if threshold is None else dataclasses.replace(model, unknown=np.array([[0.0, threshold]]))
 
+    def _usual(self, bank: ClassBank, texts: Floats | None = None) -> ClassModel:
+        """Return the model of classes for which none was fitted, around the mean of their text embeddings (C, D)."""
+        model, texts = ClassModel.unfitted(bank.dim, self._scale), bank.embeddings if texts is None else texts
+        return dataclasses.replace(model, text_centre=texts.mean(0), weights=model.weights / USUAL[2])
+
     def digest(self, bank: ClassBank) -> str:
         """Return the digest of the model that a bank's calibration is bound to."""
         model = self.fitted(bank)
@@ -263,13 +270,7 @@ class Composer:
     def _of_names(self, bank: ClassBank, model: ClassModel) -> _Names:
         """Return what `_named` returns of the classes of a bank's base, or of a bank without one."""
         first = bank if bank.base is None else bank.base.bank
-        if not model.slope:
-            return _named(model, first.embeddings)
-        latest = self._names.get(first)
-        if latest is None or latest[0] != model.digest:
-            latest = model.digest, _named(model, first.embeddings)
-            self._names[first] = latest
-        return latest[1]
+        return self._once(first, "names", lambda bank: _named(model, bank.embeddings), model.digest)
 
 
 def rows_at(several: Sequence[Floats], positions: Indices) -> tuple[Floats, ...]:
@@ -295,9 +296,8 @@ def _weights(
     """Return weights (G + 1, D) and bias (G + 1,) of classes and *unknown*, less the bias that every name has."""
     means, counts, named = np.broadcast_to(np.zeros(rows.shape[1]), rows.shape), np.zeros(len(rows)), None
     if any(item is not None for item in items):
-        named = np.array([item is None or item.named for item in items])
-        counts = np.array([0.0 if item is None else item.number for item in items])
-        means = np.array([np.zeros(rows.shape[1]) if i is None else i.total / max(i.number, 1e-12) for i in items])
+        totals, counts, named = Evidence.stacked(items, rows.shape[1])
+        means = totals / np.maximum(counts, 1e-12)[:, None]
     weights, bias = linear(model, rows, means, counts, named, shift)
     return weights, bias - np.float32(model.weights[1] * rows.shape[1] / model.prior / 2)
 

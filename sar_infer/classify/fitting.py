@@ -86,14 +86,9 @@ def content(fitting: BankFitting) -> dict[str, object]:
     }
 
 
-def enough(photos: Mapping[str, PhotoSet], classes: int = LEAST_CLASSES) -> bool:
-    """Return True if a model can be fitted to photos of classes, by name."""
-    return sum(len(one.rows) > 0 for one in photos.values()) >= classes
-
-
-def can_be_measured(photos: Mapping[str, PhotoSet]) -> bool:
-    """Return True if classes can be held out in turn."""
-    return sum(len(one.rows) >= LEAST_PHOTOS for one in photos.values()) >= MIN_CLASSES
+def enough(photos: Mapping[str, PhotoSet], classes: int = LEAST_CLASSES, each: int = 1) -> bool:
+    """Return True if so many classes have so many photos each: by default, as a class model needs."""
+    return sum(len(one.recent) >= each for one in photos.values()) >= classes
 
 
 def fit_advice(before: ClassBank, after: ClassBank) -> str | None:
@@ -101,7 +96,7 @@ def fit_advice(before: ClassBank, after: ClassBank) -> str | None:
 
     A fit pays for classes that have got two photos or more and had none, so that the model was fitted without them.
     """
-    if after is before or not can_be_measured(after.photos):
+    if after is before or not enough(after.photos, MIN_CLASSES, LEAST_PHOTOS):
         return None
     if after.fitted is None:
         return "enough photos to fit a class model"
