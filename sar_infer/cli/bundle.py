@@ -108,11 +108,11 @@ def show(bundle: str | None, form: str) -> None:
 
 
 def print_bundle(location: str | Path | None, form: str) -> None:
-    """Print a bundle's summary as lines of text, or its manifest as stored and its ``path``, as JSON or on one line.
+    """Print a bundle's summary as lines of text, or its manifest as stored and its ``path`` as JSON.
 
     Args:
         location: A folder or a place on a hub; None is the bundle that ships.
-        form: ``text``, ``json`` or ``jsonl``.
+        form: ``text`` or ``json``.
 
     Raises:
         BundleError: it is damaged.
@@ -128,7 +128,7 @@ def print_bundle(location: str | Path | None, form: str) -> None:
     else:
         stored = json.loads((bundle.path / MANIFEST).read_text("utf-8"))
         content = {"path": str(bundle.path), **stored}
-        text = json.dumps(content, ensure_ascii=False, indent=2 if form == "json" else None) + "\n"
+        text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
     with printing():
         click.echo(text, nl=False)
 
@@ -178,11 +178,12 @@ def verify(bundle: str | None, photos: Path | None, form: str) -> None:
 def _accuracies(bundle: Bundle, photos: Path) -> list[dict[str, Any]]:
     """Return the accuracy among the bank's classes and among new ones, as far as there are folders of two or more."""
     from sar_infer.classifier import Classifier
-    from sar_infer.cli.evaluating import evaluated, labelled_photos
+    from sar_infer.cli.bank.photos import files_by_class
+    from sar_infer.cli.evaluating import evaluated
     from sar_infer.errors import InputError
 
     classifier, metrics = Classifier(bundle, device="cpu"), bundle.manifest.quality.metrics
-    labelled = labelled_photos([str(photos)], bundle.bank.lookup.get)
+    labelled = files_by_class(bundle.bank.lookup, {}, [str(photos)])
     groups = {"trained": metrics.base_accuracy, "new": metrics.new_accuracy}
     result: list[dict[str, Any]] = []
     for group, then in groups.items():

@@ -17,7 +17,7 @@ from sar_infer import __version__
 from sar_infer.classify.output import FORMATS
 from sar_infer.cli.bulk import bulk_options, check_without_out, classify_in_bulk
 from sar_infer.cli.command import Command
-from sar_infer.cli.evaluating import check_page, evaluated, labelled_photos, of_training, report
+from sar_infer.cli.evaluating import check_page, evaluated, of_training, report
 from sar_infer.cli.options import (
     CONTEXT,
     COUNT,
@@ -98,7 +98,6 @@ _BATCH = 16
 @option("--threads", type=COUNT, help="Threads of the encoder.  [default: onnxruntime's]")
 @option("--batch-size", type=COUNT, help="Images encoded together.  [default: 16; with --out 4, or 64 on a GPU]")
 @bulk_options
-@click.option("--info", is_flag=True, help="Describe the bundle (--format text, json or jsonl) and exit.")
 @click.version_option(__version__, prog_name="sar-classify")
 def main(**values: Any) -> None:
     """Classify photos: by the classes of a bundle, by your own, or by both.
@@ -124,13 +123,6 @@ def main(**values: Any) -> None:
     options.banks = values["banks"] if len(values["banks"]) > 1 else ()
     one_blas_thread()
     try:
-        if options.info:
-            if options.format not in ("text", "json", "jsonl"):
-                raise Refusal(f"--info: expected --format text, json or jsonl, got {options.format}")
-            from sar_infer.cli.bundle import print_bundle
-
-            print_bundle(options.bundle or None, options.format)
-            return
         _check(options)
         if options.out:
             code = classify_in_bulk(options, _decision(options))
@@ -192,9 +184,11 @@ def _check(options: SimpleNamespace) -> None:
 
 def _evaluate(options: SimpleNamespace) -> int:
     """Evaluate the answers for labelled photos, and return how many photos could not be read."""
+    from sar_infer.cli.bank.photos import files_by_class
+
     warnings.filterwarnings("ignore", module="PIL")
     classifier, class_phrases, bank = _prepare(options, Profile())
-    photos = labelled_photos(options.images, (bank or classifier.bank).lookup.get)
+    photos = files_by_class((bank or classifier.bank).lookup, {}, options.images)
     evaluation = evaluated(classifier, photos, class_phrases, options.only if bank is None else None, bank=bank)
     facts = {name: value for name in _FACTS if (value := getattr(options, name))}
     facts["photos"] = ", ".join(options.images)

@@ -70,7 +70,9 @@ def compare(
     one_blas_thread()
     with reported(photos):
         from sar_infer import __version__
-        from sar_infer.cli.evaluating import check_page, evaluated_several, labelled_photos
+        from sar_infer.bank.class_bank import Lookup
+        from sar_infer.cli.bank.photos import files_by_class
+        from sar_infer.cli.evaluating import check_page, evaluated_several
         from sar_infer.encoders.cache import photo_cache
         from sar_infer.evaluation.compare import (
             Candidate,
@@ -82,7 +84,7 @@ def compare(
         from sar_infer.evaluation.several import labels_of
 
         check_page(html)
-        files = labelled_photos([photos], lambda _: None)
+        files = files_by_class(Lookup.of(()), {}, [photos])
         labels = None if several is None else labels_of([several], files.get)
         opened: dict[str, Classifier] = dict(_opened(bundles, precision))
         of_several: dict[str, SeveralEvaluation] = {}
@@ -167,11 +169,7 @@ def _costs(opened: Mapping[str, Classifier], photos: Sequence[str], folder: Path
     """Return the cost of each bundle by its name: that of an earlier call on this machine, or measured.
 
     Each is measured in a process of its own. The folder of embeddings keeps the figures in ``costs.json``.
-
-    Raises:
-        InputError: That file is damaged.
     """
-    from sar_infer.errors import InputError
     from sar_infer.evaluation.compare import Cost
     from sar_infer.processes.alone import answer_each
     from sar_infer.storage.files import write_atomically
@@ -180,11 +178,10 @@ def _costs(opened: Mapping[str, Classifier], photos: Sequence[str], folder: Path
         return f"{platform.node()} {one.bundle.manifest.digest} {one.choice.image}"
 
     file = None if folder is None else folder / "costs.json"
-    try:
-        stored = {} if file is None or not file.exists() else json.loads(file.read_text("utf-8"))
-        costs = {key: Cost(**values) for key, values in stored.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: not the costs of bundles ({error}); remove it") from None
+    costs: dict[str, Cost] = {}
+    if file is not None:
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):  # damaged: measured again
+            costs |= {key: Cost(**values) for key, values in json.loads(file.read_text("utf-8")).items()}
     due = [one for one in opened.values() if key(one) not in costs]
     tasks = [(one.bundle.location, one.choice.precision, photos) for one in due]
     for number, cost in answer_each(_timing, tasks, 1):

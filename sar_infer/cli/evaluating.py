@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ import click
 from sar_infer import __version__
 from sar_infer.cli.options import Refusal, emit, progress_bar, warn
 from sar_infer.errors import one_line
-from sar_infer.images.inputs import folders
 from sar_infer.storage.strict_json import json_values
 
 if TYPE_CHECKING:
@@ -25,23 +24,6 @@ if TYPE_CHECKING:
     from sar_infer.text.names import Classes
 
 _TRAINING = "a bundle does not record which photos it was trained on; leave these out yourself"
-
-
-def labelled_photos(roots: Sequence[str], lookup: Callable[[str], object]) -> dict[str, list[str]]:
-    """Return image paths by class from folders with one folder for each class.
-
-    Args:
-        roots: The folders.
-        lookup: Returns None if no class has this name.
-
-    Raises:
-        InputError: See ``folders``.
-    """
-    paths_by_class: dict[str, list[str]] = {}
-    for root in roots:
-        for name, files in folders(root, warn, lookup).items():
-            paths_by_class.setdefault(name, []).extend(files)
-    return paths_by_class
 
 
 def check_page(path: Path | None) -> None:

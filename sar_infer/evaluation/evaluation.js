@@ -1,4 +1,4 @@
-// Draws an evaluation: figures, findings, confused pairs, the matrix, mistakes, classes, scores.
+// Draws an evaluation: figures, confused pairs, the matrix, mistakes, classes, scores.
 const MOST_IN_MATRIX = 120;
 const IN_LARGE_MATRIX = 60;
 const MISTAKES_AT_FIRST = 14;
@@ -29,13 +29,6 @@ function unknownImages(unknowns) {
   const of = `${plural(unknowns.unknown_photos, "photo")} of ${classes} that are not there`;
   if (unknowns.unknown_images) return figure("Other photos called unknown", finePercent.format(unknowns.unknown_images.share), `of ${of}`);
   return figure("Other photos", number.format(unknowns.unknown_photos), `of ${classes} that are not there; no threshold says if they are unknown`);
-}
-
-function drawFindings() {
-  $("findings-section").hidden = data.findings.length === 0;
-  for (const finding of data.findings) {
-    $("findings").append(element("li", "", element("p", "", [isolated(finding.name), `: ${finding.message}`])));
-  }
 }
 
 function drawPairs() {
@@ -230,7 +223,6 @@ function drawScores() {
 }
 
 drawHead();
-drawFindings();
 drawPairs();
 drawMatrix();
 drawWorst();

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +16,6 @@ from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import Decision
 from sar_infer.errors import ImageError
 from sar_infer.evaluation.curve import Curve
-from sar_infer.evaluation.findings import Finding
 from sar_infer.evaluation.labels import LabelCheck
 from sar_infer.evaluation.reading import Embedded
 from sar_infer.images.load import ImageSource
@@ -30,9 +29,6 @@ _EXAMPLES = 4
 """Photos that are named for each pair of classes."""
 FALSE_ALARMS = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares of known photos that may be called unknown, for each of which a threshold is evaluated."""
-_SELDOM = 0.1
-"""Share of the photos of a class that go to another, below which the pair is not reported."""
-_MOST_OF_A_KIND = 4
 _TOGETHER = 64
 
 
@@ -213,7 +209,6 @@ class Evaluation:
         confused: Pairs that are confused, the most frequent first.
         calibration: Mean scores compared with accuracy.
         unknowns: Photos that show none of the classes.
-        findings: Confused pairs, at most four.
         answers: The answer for each photo.
         left_out: Photos that are not evaluated.
         label_check: Photos of known classes that may lie in the wrong folder; None if nobody looked.
@@ -227,7 +222,6 @@ class Evaluation:
     confused: tuple[Pair, ...]
     calibration: Calibration
     unknowns: Unknowns
-    findings: tuple[Finding, ...] = ()
     answers: tuple[Answer, ...] = field(default=(), repr=False)
     left_out: tuple[LeftOut, ...] = ()
     label_check: LabelCheck | None = field(default=None, repr=False, compare=False)
@@ -283,7 +277,6 @@ def evaluate(
         pairs,
         _calibration(known),
         _unknowns(known, [answer for answer in answers if answer.absent], tells_unknown, threshold),
-        tuple(_findings(pairs)),
         tuple(answers),
         tuple(left_out),
         None if rows is None else _label_check(answers, rows),
@@ -348,17 +341,6 @@ def _unknowns(known: Sequence[Answer], others: Sequence[Answer], tells: bool, th
             Trade(rate, at, Share.of_flags(of_known > at), Share.of_flags(of_others > at)) for rate, at in thresholds
         ),
     )
-
-
-def _findings(pairs: Sequence[Pair]) -> Iterator[Finding]:
-    """Yield the pairs that are confused most."""
-    often = [pair for pair in pairs if pair.count >= max(2, _SELDOM * pair.of)]
-    for pair in often[:_MOST_OF_A_KIND]:
-        message = (
-            f"{pair.count} of {pair.of} photos are called {pair.answer!r}; check their labels, or add photos that "
-            "show the difference"
-        )
-        yield Finding("confused", pair.label, message, pair.answer)
 
 
 def answers_to(

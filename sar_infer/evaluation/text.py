@@ -29,9 +29,6 @@ def text_lines(evaluation: Evaluation, width: int = WIDTH) -> Iterator[str]:
     yield from _matrix(evaluation, width)
     if evaluation.photo_curve is not None:
         yield from ("", *curve_lines(evaluation.photo_curve))
-    if evaluation.findings:
-        yield from ("", "findings")
-        yield from (f"  {finding.name!r}: {finding.message}" for finding in evaluation.findings)
 
 
 def left_out_lines(left_out: Sequence[LeftOut]) -> Iterator[str]:
@@ -114,7 +111,7 @@ def _classes(evaluation: Evaluation) -> Iterator[str]:
 def _pairs(evaluation: Evaluation) -> Iterator[str]:
     if not evaluation.confused:
         return
-    yield from ("", "confused most")
+    yield from ("", "confused most; check their labels, or add photos that show the difference")
     for pair in evaluation.confused[:_MOST_PAIRS]:
         yield f"  {pair.label!r} called {pair.answer!r}: {pair.count} of {pair.of}, such as {pair.images[0]}"
     if rest := sum(pair.count for pair in evaluation.confused[_MOST_PAIRS:]):

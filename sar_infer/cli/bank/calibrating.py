@@ -32,11 +32,11 @@ def calibrate(arguments: BankArguments, *, photos: Sequence[str], false_alarms: 
     """
     from sar_infer.bank import edits
     from sar_infer.classify.calibration import calibration_lines
-    from sar_infer.cli.bank.photos import already_counted, files_by_class, read_photos, spelling
+    from sar_infer.cli.bank.photos import already_counted, files_by_class, read_photos
 
     before = before_change(arguments)
     bank = before.bank
-    files = files_by_class(lambda name: spelling(bank, name), {}, photos)
+    files = files_by_class(bank.lookup, {}, photos)
     for name in files:
         if bank.lookup.get(name) is not None and bank.entry(name).background:
             raise Refusal(f"{name!r:.80} is background, so it is never predicted; leave its folder out")

@@ -63,6 +63,7 @@ def create(
     class file is a name, or "name = phrase | phrase". Takes seconds, without PyTorch.
     """
     from sar_infer.bank import ClassBank, edits
+    from sar_infer.bank.class_bank import Lookup
     from sar_infer.bundle.bank_file import WAIT, check_place
     from sar_infer.bundle.bundle import open_bundle
     from sar_infer.classify.fitting import content as fit_content
@@ -72,7 +73,6 @@ def create(
     from sar_infer.evaluation.compare import encoder_hint
     from sar_infer.evaluation.labels import LIST
     from sar_infer.storage.files import owned
-    from sar_infer.text.names import name_key
 
     if not photos and classes is None:
         raise Refusal("no class given; add --photos FOLDER, with one folder for each class, or --classes FILE")
@@ -82,8 +82,7 @@ def create(
     empty = ClassBank(bundle.bank.encoder_digest, bundle.bank.dim, images=bundle.bank.images)
     workspace = Workspace(bundle, empty, arguments.file)
     class_phrases = read_phrases((), classes, workspace.classifier.check_name)
-    spellings = {name_key(name): name for name in class_phrases}
-    files = files_by_class(lambda name: spellings.get(name_key(name)), {}, photos, exclude)
+    files = files_by_class(Lookup.of([*class_phrases]), {}, photos, exclude)
     phrases = {**{name: (name,) for name in files}, **class_phrases}
     rows = workspace.classifier.class_rows(phrases, files)
     with photo_cache.stored(cache):

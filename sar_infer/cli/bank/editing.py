@@ -87,13 +87,13 @@ def add(  # noqa: PLR0913 - one for each option
     _check_call(arguments, names, classes, photos, photos_only=photos_only)
     from sar_infer.bank import edits
     from sar_infer.classify.fitting import fit_advice
-    from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels, spelling
+    from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels
     from sar_infer.evaluation.findings import name_findings
     from sar_infer.evaluation.labels import LIST
 
     before = before_change(arguments, may_be_missing=True)
     named = read_phrases(names, classes, before.classifier.check_name if photos_only else len)
-    files = files_by_class(lambda name: spelling(before.bank, name), named, photos, exclude)
+    files = files_by_class(before.bank.lookup, named, photos, exclude)
     phrases = dict.fromkeys(files) | {name: None if texts == (name,) else texts for name, texts in named.items()}
     texts = edits.texts_to_embed(before.bank, phrases, files)
     findings = [] if photos_only else name_findings(before.bank, before.bundle, texts)

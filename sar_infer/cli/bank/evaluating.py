@@ -37,11 +37,11 @@ def evaluate(arguments: BankArguments, *, photos: Sequence[str], several: bool, 
     Exit code: 0 if all photos were read; 1 if a photo could not be read; 2 if nothing was evaluated.
     """
     from sar_infer.bundle.bundle import bundle_name
+    from sar_infer.cli.bank.photos import files_by_class
     from sar_infer.cli.evaluating import (
         check_page,
         evaluated,
         evaluated_several,
-        labelled_photos,
         of_training,
         report,
     )
@@ -52,16 +52,16 @@ def evaluate(arguments: BankArguments, *, photos: Sequence[str], several: bool, 
         raise Refusal("--curve is for photos of one class each; leave out --several")
     check_page(html)
     workspace = opened(arguments)
-    title, lookup = f"Evaluation of {arguments.file.name}", workspace.bank.lookup.get
+    title, lookup = f"Evaluation of {arguments.file.name}", workspace.bank.lookup
     facts = {
         "bank": str(arguments.file),
         "bundle": str(bundle_name(workspace.bundle.location)),
         "photos": ", ".join(photos),
     }
     if several:
-        measured = evaluated_several(workspace.classifier, labels_of(photos, lookup))
+        measured = evaluated_several(workspace.classifier, labels_of(photos, lookup.get))
         sys.exit(report(measured, arguments.form, html, title, facts))
-    evaluation = evaluated(workspace.classifier, labelled_photos(photos, lookup))
+    evaluation = evaluated(workspace.classifier, files_by_class(lookup, {}, photos))
     if curve and evaluation.label_check is not None:
         of_bank = bank_curve(workspace.bank, evaluation.label_check, workspace.bundle.manifest.logit_scale)
         evaluation = dataclasses.replace(evaluation, photo_curve=of_bank)

@@ -16,6 +16,7 @@ from sar_infer.images.inputs import is_class_list, left_out_line, read_class_lis
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
+    from sar_infer.bank.class_bank import Lookup
     from sar_infer.class_model.spool import FeatureSpool
     from sar_infer.classifier import Classifier
     from sar_infer.evaluation.labels import LabelCheck
@@ -25,20 +26,13 @@ if TYPE_CHECKING:
     Files = Mapping[str, Sequence[str]]
 
 
-def spelling(bank: ClassBank, name: str) -> str | None:
-    """Return the name of the class that has this name or alias; None if there is none."""
-    return None if (position := bank.lookup.get(name)) is None else bank.names[position]
-
-
-def files_by_class(
-    spelled: Callable[[str], str | None], class_phrases: Phrases, paths: Sequence[str], exclude: Path | None = None
-) -> Files:
+def files_by_class(lookup: Lookup, class_phrases: Phrases, paths: Sequence[str], exclude: Path | None = None) -> Files:
     """Return image paths by class: those of the one class that is given, or with none given one folder for each.
 
     With no class given, a path may also be a list of photos with their classes (`images.inputs`).
 
     Args:
-        spelled: Returns the name of the class that has this name; None if there is none.
+        lookup: The classes that there are, whose spelling holds.
         class_phrases: Phrases of the class that is given.
         paths: The arguments.
         exclude: A list of photos to leave out.
@@ -60,9 +54,9 @@ def files_by_class(
             )
     paths_by_class: dict[str, list[str]] = {name: expand(paths, warn) for name in class_phrases}
     for root in () if class_phrases else paths:
-        photos = read_class_list(Path(root)) if is_class_list(root) else folders(root, warn, spelled)
+        photos = read_class_list(Path(root)) if is_class_list(root) else folders(root, warn, lookup.get)
         for name, files in photos.items():
-            paths_by_class.setdefault(spelled(name) or name, []).extend(files)
+            paths_by_class.setdefault(lookup.spelling(name), []).extend(files)
     if not (excluded := read_excluded(exclude)):
         return paths_by_class
     absolute = {file: os.path.realpath(file) for files in paths_by_class.values() for file in files}

@@ -257,7 +257,6 @@ def test_the_commands_take_it(hub: Hub, tmp_path: Path) -> None:
     photos, bank = write_folder(tmp_path / "photos", {"red": 1}), tmp_path / "mine.safetensors"
     location = f"{LOCATION}@{commit}"
     assert json.loads(run(sar_classify, photos, "--bundle", location, "--format", "json"))
-    assert location in run(sar_classify, "--bundle", LOCATION, "--info")
     assert location in run(sar_bundle, "show", LOCATION)
     assert "intact" in run(sar_bundle, "verify", location)
     assert "added 'owl'" in run(sar_bank, "add", bank, "owl", "--bundle", location)

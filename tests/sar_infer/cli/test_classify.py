@@ -154,19 +154,6 @@ def test_another_bank(folder: Path) -> None:
     assert [p["label"] for p in objects(result)[0]["predictions"]] == ["owl"]
 
 
-def test_info(folder: Path, bundle_copy: Path) -> None:
-    call = ("--info", "--bundle", str(bundle_copy), "--format")
-    assert "backbone      tiny, weights " in run(*call, "text").stdout
-    manifest = json.loads((bundle_copy / "manifest.json").read_text("utf-8"))
-    for form in ("json", "jsonl"):
-        result = run(*call, form)
-        assert json.loads(result.stdout) == {"path": str(bundle_copy), **manifest}
-        assert (len(result.stdout.splitlines()) == 1) == (form == "jsonl")
-    for form in ("csv", "parquet"):
-        refused(run(*call, form), f"--info: expected --format text, json or jsonl, got {form}")
-    refused(run("--info", "--bundle", "nowhere"), "nowhere: no such folder")
-
-
 def test_profile_goes_to_stderr(folder: Path) -> None:
     Path("new.txt").write_text("owl\n")
     result = run("photos", "--classes", "new.txt", "--profile", "--format", "jsonl")
@@ -395,7 +382,7 @@ def test_standard_input_that_is_closed_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("arguments", ["photos --format jsonl", "--info"])
+@pytest.mark.parametrize("arguments", ["photos --format jsonl", "photos"])
 def test_a_full_disk_is_one_line(folder: Path, arguments: str) -> None:
     with Path("/dev/full").open("w") as full:
         done = process(*arguments.split(), stdout=full)

@@ -126,7 +126,7 @@ def test_background_is_no_answer(bank: Path) -> None:
 
 def test_people_get_lines_and_a_page(bank: Path) -> None:
     result = run("evaluate", bank, "--photos", paint("held", 5, seed=9), "--html", "page.html")
-    headings = ("accuracy  ", "confused most", "matrix: a row for each class", "findings", "page          page.html")
+    headings = ("accuracy  ", "confused most", "matrix: a row for each class", "page          page.html")
     assert all(heading in result.stdout for heading in headings)
     page = Path("page.html").read_text("utf-8")
     assert "Evaluation of mine.safetensors" in page

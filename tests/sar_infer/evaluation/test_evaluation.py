@@ -135,20 +135,6 @@ MIXED = of({("ant", "ant"): 9, ("bee", "bee"): 5, ("bee", "ant"): 5})
 """Half of the photos of one class are called another."""
 
 
-def findings(answers: list[Answer]) -> list[tuple[str, str, str | None]]:
-    evaluation = evaluate(answers, 4)
-    assert evaluation is not None
-    return [(one.kind, one.name, one.suggestion) for one in evaluation.findings]
-
-
-def test_findings() -> None:
-    """A pair is reported if it is confused often."""
-    right = of({("ant", "ant"): 40, ("bee", "bee"): 38})
-    assert findings(MIXED) == [("confused", "bee", "ant")]
-    assert findings([*right, *of({("bee", "ant"): 2})]) == []
-    assert findings(of({("bee", "bee"): 1, ("bee", "ant"): 3}, score=0.97)) == [("confused", "bee", "ant")]
-
-
 def test_lines_for_people(evaluation: Evaluation) -> None:
     lines = [*text_lines(evaluation)]
     text = "\n".join(lines)

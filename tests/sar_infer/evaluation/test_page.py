@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import json
 import re
@@ -16,7 +15,6 @@ from support.browser import CONTRASTS, PHONE, WIDTHS
 
 from sar_infer.errors import WriteError
 from sar_infer.evaluation.evaluation import Answer, Evaluation, evaluate
-from sar_infer.evaluation.findings import Finding
 from sar_infer.evaluation.html import html_page, write_page
 from sar_infer.evaluation.page import write_evaluation
 
@@ -37,7 +35,7 @@ def evaluation(tmp_path: Path) -> Evaluation:
     answers += [Answer("owl.png", "owl", NAMES[0], 0.3, None, None, at, absent=True) for at in (0.2, 0.45, 0.9)]
     result = evaluate(answers, 9, tells_unknown=True, threshold=0.4)
     assert result is not None
-    return dataclasses.replace(result, findings=(Finding("confused", ATTACK, f"is called {ATTACK}", ATTACK),))
+    return result
 
 
 def data_of(page: str) -> Any:
