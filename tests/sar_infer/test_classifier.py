@@ -62,17 +62,6 @@ def test_with_new_names_and_only_with_new_names(classifier: Classifier) -> None:
     assert {p.label: p.source for p in only.predictions} == {"zebra": "extended", "red": "bank"}
 
 
-def test_phrases_stand_and_their_photos_count_though_the_bank_counts_them_for_its_class(classifier: Classifier) -> None:
-    photos = {"red": classifier.embed_photos([picture(1), picture(2)])}
-    counted = add(classifier.bank, [], np.empty((0, DIM), np.float32), photos=photos)
-    phrases = {"red": ["violet", "teal"]}
-    answer, plain = (classifier.class_set(phrases, bank=bank, photos=photos) for bank in (counted, classifier.bank))
-    assert list(answer.names) == list(plain.names)
-    assert answer.source(len(answer.names) - 1) == "extended"
-    rows = classifier.embed_images([picture(3)])
-    np.testing.assert_allclose(classifier.logits(rows, answer), classifier.logits(rows, plain), atol=1e-5)
-
-
 def test_a_bank_file_is_looked_at_for_each_class_set(bundle_path: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     head_logit = Classifier.open(bundle_path).bank

@@ -88,9 +88,11 @@ def photos(colour: str, count: int) -> list[str]:
 
 
 def content() -> list[Any]:
-    fields = ("name", "phrases", "aliases", "threshold", "photos_only", "photos")
-    bank = ClassBank.load(BANK)
-    return [[*(getattr(entry, field) for field in fields), entry.embedding.tolist()] for entry in bank.entries.values()]
+    fields = ("name", "phrases", "aliases", "threshold", "photos_only")
+    return [
+        [*(getattr(entry, field) for field in fields), entry.photos.digests, entry.embedding.tolist()]
+        for entry in ClassBank.load(BANK).entries.values()
+    ]
 
 
 def test_every_surface_adds_with_one_meaning(bundle_path: Path) -> None:

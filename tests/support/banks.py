@@ -66,8 +66,16 @@ def fitted(bank: ClassBank) -> dict[str, object] | None:
 def content(bank: ClassBank) -> tuple[object, ...]:
     """All of a bank but its history, comparable."""
     entries = {
-        key: (*entry[:1], entry.embedding.tobytes(), *entry[2:-1], entry.photos.digests, entry.photos.rows.tobytes())
+        key: (
+            *entry[2:-1],
+            entry.name,
+            entry.embedding.tobytes(),
+            photos.digests,
+            photos.rows.tobytes(),
+            photos.photos_only,
+        )
         for key, entry in bank.entries.items()
+        for photos in [entry.photos]
     }
     means = {key: entry.photos.mean.tolist() for key, entry in bank.special.items() if entry.photos}
     return (

@@ -123,15 +123,6 @@ def test_forgotten_photos_wait_nowhere(tmp_path: Path) -> None:
     assert back.photos_of("owl").digest_set == photo_set("q").digest_set
 
 
-def test_a_bank_of_its_own_has_the_same_classes_afterwards(tmp_path: Path) -> None:
-    names = [f"class {number}" for number in range(10)]
-    bank = ClassBank.of(names, embed("x")([(name,) for name in names]), "x" * 64, images=Images("x"))
-    after, _ = carry(bank, bundle(tmp_path, "y"), embed("y"))
-    assert list(after.names) == names
-    np.testing.assert_array_equal(after.embeddings, embed("y")([(name,) for name in names]))
-    assert carry(after, bundle(tmp_path, "z", images=Images("y")), embed("z"))[0].base is None
-
-
 def test_the_bundles_own_class_stands_for_one_that_was_added(tmp_path: Path) -> None:
     new = bundle(tmp_path, "y", "abcdt")
     bank = add(bundle(tmp_path, "x"), ["T"], embed("x")([("T",)]))

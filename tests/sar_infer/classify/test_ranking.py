@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.trained import example_model, softmax
+from support.trained import example_model
 
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.composer import Linear, Unknown
 from sar_infer.classify.ranking import nearest, rank, top_k
-from sar_infer.encoders.encoders import unit_rows
 
 
 def class_set(
@@ -75,16 +74,6 @@ def test_blocks_of_any_size_give_what_brute_force_gives(
         np.testing.assert_allclose(
             ranked.best_background_scores[row], powers[row, expected_columns] / powers[row].sum(), rtol=1e-5, atol=1e-12
         )
-
-
-def test_one_block_gives_softmax_and_a_sort() -> None:
-    rng = np.random.default_rng(0)
-    bank, rows = (unit_rows(rng.normal(size=(n, 64)).astype(np.float32)) for n in (700, 16))
-    ranked = rank(rows, class_set(bank, [], factor=100.0), 7)
-    logits = rows @ bank.T * np.float32(100)
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :7]
-    np.testing.assert_array_equal(ranked.columns, order)
-    np.testing.assert_allclose(ranked.scores, np.take_along_axis(softmax(logits), order, 1), rtol=1e-5)
 
 
 def test_memory_does_not_grow_with_the_number_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
