@@ -82,11 +82,13 @@ def paint(path: str | Path, colour: Sequence[int], generator: np.random.Generato
     Image.fromarray(pixels).save(path)
 
 
-def paint_folders(root: str, count: int, seed: int, names: Sequence[str] = (*COLOURS,), wrong: float = 0.0) -> str:
+def paint_folders(
+    root: str, count: int, seed: int, names: Sequence[str] = (*COLOURS,), wrong: float = 0.0, spread: float = 45
+) -> str:
     """Write ``root/CLASS/NUMBER.png``, some of which show another class; return the root."""
     generator = np.random.default_rng(seed)
     for name in names:
         for number in range(count):
             shown = str(generator.choice(names)) if wrong and generator.random() < wrong else name
-            paint(Path(root, name, f"{number}.png"), COLOURS[shown], generator)
+            paint(Path(root, name, f"{number}.png"), COLOURS.get(shown, (90, 90, 90)), generator, spread)
     return root

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ _PHOTOS = Path(skimage.__file__).parent / "data"
 COFFEE, CAT, ROCKET = (_PHOTOS / name for name in ("coffee.png", "chelsea.png", "rocket.jpg"))
 ATTACK = "<img src=x onerror=document.title='taken'>"
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
+WINDOWS = ({"viewport": {"width": 1280, "height": 800}}, PHONE)
 WIDTHS = "[document.documentElement.scrollWidth, innerWidth]"
 CONTRASTS = """() => {
     const parse = (text) => text.match(/[\\d.]+/g).map(Number);
@@ -67,6 +69,21 @@ class Watch:
         assert self.foreign == [], self.foreign
         complaints = [text for text in self.complaints if not re.search(self.expected, text)]
         assert complaints == [], complaints
+
+
+@contextmanager
+def visited(browser: Any, file: Path, **settings: Any) -> Iterator[Any]:
+    """Yield the page of a file in a window of its own; at the end it fits, can be read, and has not complained."""
+    context = browser.new_context(accept_downloads=True, **settings)
+    page = context.new_page()
+    watch = Watch(page, "file:")
+    page.goto(file.absolute().as_uri())
+    yield page
+    widest, width = page.evaluate(WIDTHS)
+    assert widest <= width
+    assert page.evaluate(CONTRASTS) == []
+    watch.check()
+    context.close()
 
 
 def labels(page: Any, rows: str = "#bars") -> list[str]:

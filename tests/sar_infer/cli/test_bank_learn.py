@@ -26,7 +26,6 @@ from sar_infer import Classifier
 from sar_infer.bank import ClassBank
 from sar_infer.class_model import adapt
 from sar_infer.class_model.model import ClassModel
-from sar_infer.class_model.spool import FeatureSpool
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.cli.bank import main
 from sar_infer.cli.classify import main as sar_classify
@@ -213,17 +212,6 @@ def test_learning_outlives_its_client_and_the_deadline(
         wait_for(lambda: client.get("/v1/bank/history").json()["count"] == steps + 1)
         assert client.get("/v1/bank/history").json()["steps"][0]["action"] == "learn"
     assert ClassBank.load(BANK).learned.photos == len(images)
-
-
-def test_a_call_learns_too(fitted: str, bundle_path: Path) -> None:
-    classifier = Classifier.open(bundle_path, bank=BANK)
-    files = [*map(str, sorted(Path(fitted).rglob("*.png")))]
-    progress: list[int] = []
-    with FeatureSpool.of(classifier.bank.dim, [(files, classifier.embed_images(files))]) as spool:
-        change, result = classifier.adapt(spool, all_known=True, progress=progress.append)
-        assert [*spool.keys()] == files
-    assert result.photos == change.photos == 24
-    assert sum(progress) >= 24
 
 
 def test_photos_that_teach_nothing_change_nothing(fitted: str) -> None:

@@ -125,13 +125,6 @@ def test_options_hold_for_a_class_that_gets_more_photos_too() -> None:
     assert ClassBank.load(BANK).entry("mug").threshold == 0.25
 
 
-@pytest.mark.parametrize("arguments", [("--photos", "new"), ("violet", "--photos", "new/violet")])
-def test_photos_whose_format_is_not_read_are_a_warning(arguments: tuple[str, ...]) -> None:
-    Path(folder("new/violet", VIOLET), "x.HEIC").touch()
-    stderr = run("add", BANK, *arguments).stderr
-    assert stderr.count("Warning: left out 1 file whose format is not read (.heic)") == 1
-
-
 def test_photos_only() -> None:
     run("add", BANK, "SKU-12345", "--photos", folder("sku", VIOLET), "--photos-only", "--strict")
     (line,) = run("list", BANK, "--long", "--like", "sku").stdout.splitlines()

@@ -145,37 +145,28 @@ def sheet(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_groups_are_named_in_a_browser_and_the_list_is_saved(browser: Any, tmp_path: Path, scheme: str) -> None:
-    from support.browser import CONTRASTS, PHONE, WIDTHS  # needs scikit-image, which the other tests do without
+    from support.browser import PHONE, visited  # needs scikit-image, which the other tests do without
 
     paths = sheet(tmp_path / "page.html")
-    context = browser.new_context(color_scheme=scheme, accept_downloads=True)
-    page, complaints = context.new_page(), list[str]()
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto((tmp_path / "page.html").as_uri())
-    assert page.title() == "x"
-    assert "12 photos; 10 of them look like none of 2 classes" in page.inner_text("body")
-    assert page.locator("#new > li").count() == 2
-    assert page.locator("#save").is_disabled()
-    page.get_by_label("Name of group 1").fill(' "big", mug ')
-    page.get_by_role("button", name="Photo 2, 1.jpg").click()
-    page.get_by_label("Name of group 1").press("Enter")
-    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Name of group 2"
-    page.get_by_label("Class of photo 1").fill("cup")
-    assert page.inner_text("#count") == "2 photos of 2 classes"
-    page.locator("summary").click()
-    assert page.get_by_role("button", name="Photo 2, 5.jpg").is_disabled()  # no file
-    with page.expect_download() as download:
-        page.click("#save")
-    assert download.value.suggested_filename == "named.csv"
-    download.value.save_as(tmp_path / "named.csv")
-    assert [(row["class"], row["photo"], row["group"]) for row in rows(tmp_path / "named.csv")] == [
-        ("cup", paths[0], "worth a label"),  # a label of its own counts more than its group's
-        ('"big", mug', paths[2], "1"),
-    ]
-    assert page.evaluate(CONTRASTS) == []
-    page.set_viewport_size(PHONE["viewport"])
-    widest, width = page.evaluate(WIDTHS)
-    assert widest <= width
-    context.close()
-    assert complaints == []
+    with visited(browser, tmp_path / "page.html", color_scheme=scheme) as page:
+        assert page.title() == "x"
+        assert "12 photos; 10 of them look like none of 2 classes" in page.inner_text("body")
+        assert page.locator("#new > li").count() == 2
+        assert page.locator("#save").is_disabled()
+        page.get_by_label("Name of group 1").fill(' "big", mug ')
+        page.get_by_role("button", name="Photo 2, 1.jpg").click()
+        page.get_by_label("Name of group 1").press("Enter")
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Name of group 2"
+        page.get_by_label("Class of photo 1").fill("cup")
+        assert page.inner_text("#count") == "2 photos of 2 classes"
+        page.locator("summary").click()
+        assert page.get_by_role("button", name="Photo 2, 5.jpg").is_disabled()  # no file
+        with page.expect_download() as download:
+            page.click("#save")
+        assert download.value.suggested_filename == "named.csv"
+        download.value.save_as(tmp_path / "named.csv")
+        assert [(row["class"], row["photo"], row["group"]) for row in rows(tmp_path / "named.csv")] == [
+            ("cup", paths[0], "worth a label"),  # a label of its own counts more than its group's
+            ('"big", mug', paths[2], "1"),
+        ]
+        page.set_viewport_size(PHONE["viewport"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tomllib
@@ -12,7 +11,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from support.bank_commands import Command
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, name_rows, write_bundle
 from support.folders import listing
 from support.photos import write_folder, write_photo
@@ -26,22 +25,7 @@ from sar_infer.bundle.manifest import SelfTestVector
 from sar_infer.cli.bundle import FURTHER, main
 
 ROOT = Path(__file__).parents[3]
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    """In this process; an exception that reaches the user as a traceback fails the test."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert result.exit_code == code, result.output
-    return result
-
-
-def refused(*arguments: object, code: int = 2) -> str:
-    """The one line on stderr, with nothing on stdout."""
-    result = run(*arguments, code=code)
-    assert result.stdout == ""
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    return line
+run = Command(main)
 
 
 @pytest.fixture
@@ -59,7 +43,7 @@ def bank(tmp_path: Path) -> Path:
 # ----------------------------------------------------------------------------------------------------------------- show
 def test_show(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("show", bundle).stdout == describe(open_bundle(bundle))
-    content = json.loads(run("show", bundle, "--format", "json").stdout)
+    content = run.report("show", bundle)
     assert (content["path"], content["digest"]) == (str(bundle), open_bundle(bundle).manifest.digest)
     assert run("show").stdout == describe(open_bundle(default_bundle()))
     monkeypatch.setenv("SAR_BUNDLE", str(bundle))
@@ -69,8 +53,8 @@ def test_show(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("command", ["show", "verify"])
 def test_damage_is_one_line(bundle: Path, command: str) -> None:
     (bundle / "extra").write_text("")
-    assert "not listed" in refused(command, bundle)
-    assert "no such folder" in refused(command, bundle / "nothing")
+    assert "not listed" in run.refused(command, bundle)
+    assert "no such folder" in run.refused(command, bundle / "nothing")
 
 
 # --------------------------------------------------------------------------------------------------------------- verify
@@ -79,14 +63,14 @@ def test_verify_a_sound_bundle(bundle: Path, tmp_path: Path) -> None:
     assert result.stdout.endswith(f"{bundle}: intact\n")
     assert f"{len(BANK_NAMES)} bank rows made again" in result.stdout
     assert result.stderr == ""
-    assert json.loads(run("verify", bundle, "--format", "json").stdout)["passed"] is True
+    assert run.report("verify", bundle)["passed"] is True
 
 
 def test_verify_measures_accuracy_beside_the_manifests(bundle: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     for seed, name in enumerate(("red", "red", "blue", "blue", "owl", "cat", "cat")):
         write_photo(photos / name / f"{seed}.png", seed)
-    content = json.loads(run("verify", bundle, "--photos", photos, "--format", "json").stdout)
+    content = run.report("verify", bundle, "--photos", photos)
     trained, new = content["accuracies"]
     assert (trained["of"], trained["classes"], trained["photos"], trained["manifest"]) == ("trained", 2, 4, 50.0)
     assert trained["accuracy"] in (0, 25, 50, 75, 100)
@@ -94,9 +78,9 @@ def test_verify_measures_accuracy_beside_the_manifests(bundle: Path, tmp_path: P
     text = run("verify", bundle, "--photos", photos).stdout
     assert "of 4 photos of 2 trained classes; manifest: 50.0 %" in text
     assert "of 3 photos of 2 new classes; manifest: not measured" in text
-    assert "no such file or folder" in refused("verify", bundle, "--photos", tmp_path / "nothing")
+    assert "no such file or folder" in run.refused("verify", bundle, "--photos", tmp_path / "nothing")
     lonely = write_folder(tmp_path / "lonely", {"red": 2})
-    assert "expected folders of two classes" in refused("verify", bundle, "--photos", lonely)
+    assert "expected folders of two classes" in run.refused("verify", bundle, "--photos", lonely)
 
 
 def test_verify_ends_with_1_where_a_check_fails(bundle: Path) -> None:
@@ -104,18 +88,18 @@ def test_verify_ends_with_1_where_a_check_fails(bundle: Path) -> None:
     result = run("verify", bundle, code=1)
     assert "FAILED  self-test image, cosine: " in result.stdout
     assert result.stdout.endswith(f"{bundle}: a check failed\n")
-    assert json.loads(run("verify", bundle, "--format", "json", code=1).stdout)["passed"] is False
+    assert run.report("verify", bundle, code=1)["passed"] is False
 
 
 # --------------------------------------------------------------------------------------------------------------- freeze
 def test_freeze(bundle: Path, bank: Path, tmp_path: Path) -> None:
     out = tmp_path / "frozen"
-    content = json.loads(run("freeze", bundle, "--bank", bank, "--out", out, "--format", "json").stdout)
+    content = run.report("freeze", bundle, "--bank", bank, "--out", out)
     frozen = open_bundle(out)
     assert (content["digest"], content["classes"]) == (frozen.manifest.digest, 5)
     assert frozen.bank.names == (*BANK_NAMES, "owl")
     assert open_bundle(bundle).bank.names == BANK_NAMES
-    assert "exists; choose another --out" in refused("freeze", bundle, "--bank", bank, "--out", out)
+    assert "exists; choose another --out" in run.refused("freeze", bundle, "--bank", bank, "--out", out)
     result = run("freeze", bundle, "--bank", bank, "--out", out, "--overwrite")
     assert result.stdout == f"{out}: 5 classes; next: sar-classify PHOTO --bundle {out}\n"
 
@@ -123,12 +107,12 @@ def test_freeze(bundle: Path, bank: Path, tmp_path: Path) -> None:
 def test_freeze_needs_a_bank_of_this_encoder(bundle: Path, bank: Path, tmp_path: Path) -> None:
     before = listing(tmp_path)
     new = ("--out", tmp_path / "new")
-    assert "nothing: no such bank file" in refused("freeze", bundle, "--bank", tmp_path / "nothing", *new)
+    assert "nothing: no such bank file" in run.refused("freeze", bundle, "--bank", tmp_path / "nothing", *new)
     ClassBank.of(("a",), name_rows(["a"]), "f" * 64).save(bank)
-    line = refused("freeze", bundle, "--bank", bank, *new)
+    line = run.refused("freeze", bundle, "--bank", bank, *new)
     assert ENCODER_DIGEST[:8] in line and "f" * 8 in line
     assert listing(tmp_path) == before
-    assert "--bank" in refused("freeze", bundle, *new)
+    assert "--bank" in run.refused("freeze", bundle, *new)
 
 
 # ------------------------------------------------------------------------------------------------- commands of training
@@ -150,7 +134,7 @@ def test_commands_come_from_entry_points(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.syspath_prepend(tmp_path)
     assert "Repeat a word." in run("--help").stdout
     assert run("repeat", "again").stdout == "again\n"
-    assert "No such command" in refused("other")
+    assert "No such command" in run.refused("other")
 
 
 @pytest.mark.parametrize(("missing", "name"), [("sar_train", "shrink"), ("onnx", "shrink")])

@@ -135,23 +135,10 @@ def test_photos_whose_format_is_not_read_are_a_warning(folder: Path) -> None:
     assert result.stderr.startswith("Warning: left out 1 file whose format is not read (.heic), such as ")
 
 
-def test_a_repeated_name_is_a_warning_and_used_once(folder: Path) -> None:
-    Path("new.txt").write_text("owl\nemu\nOwl\n")
-    result = run("photos/a.jpg", "--classes", "new.txt", "--only", "--format", "jsonl")
-    assert result.stderr == "Warning: new.txt:3: class name 'Owl' is already on line 1; used once\n"
-    assert sorted(p["label"] for p in objects(result)[0]["predictions"]) == ["emu", "owl"]
-
-
 def test_standard_input(folder: Path) -> None:
     result = run("-", "--format", "jsonl", input=encoded(PICTURE, "PNG"))
     assert (result.exit_code, objects(result)[0]["image"]) == (0, "-")
     assert run("-", input=b"").exit_code == 1
-
-
-def test_another_bank(folder: Path) -> None:
-    ClassBank.of(("owl",), name_rows(["owl"]), ENCODER_DIGEST).save(Path("b.safetensors"))
-    result = run("photos/a.jpg", "--bank", "b.safetensors", "--format", "jsonl")
-    assert [p["label"] for p in objects(result)[0]["predictions"]] == ["owl"]
 
 
 def test_profile_goes_to_stderr(folder: Path) -> None:
@@ -340,11 +327,6 @@ def test_cuda_that_cannot_be_had(folder: Path) -> None:
     if sessions.expects_cuda("auto"):
         pytest.skip("this machine has CUDA")
     refused(run("photos/a.jpg", "--device", "cuda"), "^Error: device cuda is not available: .*; use --device cpu$")
-
-
-def test_unknown_options_are_clicks_own_affair(folder: Path) -> None:
-    for arguments in (["--top-k", "0"], ["--format", "xml"], ["--colour"]):
-        assert run("photos/a.jpg", *arguments).exit_code == 2
 
 
 # --------------------------------------------------------------------------------------------------------- as a process

@@ -205,11 +205,6 @@ def test_what_cannot_be_used_is_one_line(words: tuple[str, ...], message: str, t
     assert result.stderr.count("\n") == 1
 
 
-def test_a_value_that_a_key_cannot_have_is_named() -> None:
-    result = call("sar-serve", "--set", "max-body=much")
-    assert (result.exit_code, "Invalid value for 'max-body': 'much'" in result.stderr) == (2, True)
-
-
 @pytest.mark.parametrize(
     ("name", "words", "expected"),
     [

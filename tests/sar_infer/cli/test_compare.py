@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.numpy import load_file
-from support.bank_commands import paint_folders
-from support.browser import CONTRASTS, PHONE, WIDTHS
+from support.bank_commands import Command, paint_folders
+from support.browser import WINDOWS, visited
 from support.bundles import image_weight, write_bundle
 
 from sar_infer import Classifier
@@ -20,18 +19,13 @@ from sar_infer.cli.bank import main as bank
 from sar_infer.cli.bundle import main
 from sar_infer.encoders.cache import photo_cache
 
+run, create_or_evaluate = Command(main.commands["compare"]), Command(bank)
+
 
 @pytest.fixture
 def folder(here: Path) -> Path:
     photo_cache._values.clear()
     return Path(paint_folders("photos", 5, seed=0))
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, ["compare", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert result.exit_code == code, result.output
-    return result
 
 
 def test_bundles_are_measured_on_the_photos_that_all_can_read(folder: Path, bundle_path: Path) -> None:
@@ -65,8 +59,7 @@ def test_embeddings_and_costs_are_kept_and_shared_with_create(folder: Path, bund
         assert sum(calls) == len([*folder.glob("*/*.png")])
         photo_cache._values.clear()
         assert run(*words).stdout == first  # the costs too
-        made = CliRunner().invoke(bank, ["create", "b.safetensors", "--photos", str(folder), "--cache", "cache"])
-        assert made.exit_code == 0, made.output
+        create_or_evaluate("create", "b.safetensors", "--photos", folder, "--cache", "cache")
         assert sum(calls) == len([*folder.glob("*/*.png")])
     (path,) = Path("cache").glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:99])
@@ -100,20 +93,12 @@ def test_the_page_shows_photos_that_only_one_gets_right(
     monkeypatch.setattr("support.bundles.image_weight", lambda: image_weight() * np.float32([[1], [0.01], [0.01]]))
     other = write_bundle(folder.parent / "other")
     run(bundle_path, other, "--photos", folder, "--html", "page.html")
-    for settings in ({"viewport": {"width": 1400, "height": 800}}, PHONE):
-        context = browser.new_context(**settings)
-        page, complaints = context.new_page(), list[str]()
-        page.on("console", lambda message, to=complaints: to.append(message.text))
-        page.on("pageerror", lambda error, to=complaints: to.append(str(error)))
-        page.goto(Path("page.html").absolute().as_uri())
-        assert page.locator("#bundles tbody tr").count() == page.locator("#costs tbody tr").count() == 2
-        assert page.locator("#speed circle").count() == 2
-        assert page.locator("#curves polyline.estimate").count() == 2
-        assert page.evaluate(WIDTHS)[0] == page.evaluate(WIDTHS)[1]
-        assert page.evaluate(CONTRASTS) == []
-        assert page.locator("#sides img").count() > 0
-        assert complaints == []
-        context.close()
+    for settings in WINDOWS:
+        with visited(browser, Path("page.html"), **settings) as page:
+            assert page.locator("#bundles tbody tr").count() == page.locator("#costs tbody tr").count() == 2
+            assert page.locator("#speed circle").count() == 2
+            assert page.locator("#curves polyline.estimate").count() == 2
+            assert page.locator("#sides img").count() > 0
 
 
 def test_several_are_evaluated_as_by_a_bank_of_the_same_photos(folder: Path, bundle_path: Path) -> None:
@@ -122,10 +107,9 @@ def test_several_are_evaluated_as_by_a_bank_of_the_same_photos(folder: Path, bun
     Image.fromarray(np.concatenate(halves, 1)).save("pair.png")
     Path("labels.csv").write_text(f"path,labels\npair.png,{first.name}|{second.name}\n")
     words = ("--several", "labels.csv", "--html", "page.html")
-    (of,) = json.loads(run(bundle_path, "--photos", folder, *words, "--format", "json").stdout)["bundles"]
-    for line in (f"create b.safetensors --photos {folder}", "evaluate b.safetensors --photos labels.csv --several"):
-        result = CliRunner().invoke(bank, [*line.split(), "--format", "json"])
-    expected = json.loads(result.stdout)
+    (of,) = run.report(bundle_path, "--photos", folder, *words)["bundles"]
+    create_or_evaluate("create", "b.safetensors", "--photos", folder)
+    expected = create_or_evaluate.report("evaluate", "b.safetensors", "--photos", "labels.csv", "--several")
     assert of["several"] == {key: expected.get(key) for key in of["several"]} | {"photos": 1}
     assert of["several"]["recall"]["of"] == 2
     assert "several" in Path("page.html").read_text()
@@ -139,5 +123,4 @@ def test_a_call_that_cannot_be_carried_out_is_one_line(folder: Path, bundle_path
         ((bundle_path, "--photos", folder, "--precision", "int8"), "precision int8: this bundle has fp32"),
         ((bundle_path, "--photos", paint_folders("few", 1, seed=0)), "two photos of most"),
     ]:
-        result = run(*arguments, code=2)
-        assert message in result.stderr and result.stdout == ""
+        assert message in run.refused(*arguments)

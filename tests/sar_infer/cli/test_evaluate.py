@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -9,38 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
+from support.bank_commands import BANK, COLOURS, Command, paint_folders
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main
-from sar_infer.cli.classify import main as classify
+from sar_infer.cli.classify import main as sar_classify
 from sar_infer.errors import InputError
 from sar_infer.images.inputs import folders
 
-BANK = Path("mine.safetensors")
-COLOURS = {"red": (210, 60, 50), "green": (60, 190, 70), "blue": (50, 70, 220), "iris": (140, 60, 220)}
-
-
-def paint(root: str, count: int, seed: int, names: tuple[str, ...] = (*COLOURS,)) -> str:
-    """``root/CLASS/NUMBER.png``."""
-    generator = np.random.default_rng(seed)
-    for name in names:
-        for number in range(count):
-            tint = np.clip(np.array(COLOURS.get(name, (90, 90, 90))) + generator.normal(0, 60, 3), 0, 255)
-            noise = generator.normal(0, 8, (32, 32, 3))
-            path = Path(root, name, f"{number}.png")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.clip(tint + noise, 0, 255).astype(np.uint8)).save(path)
-    return root
-
-
-def run(*arguments: object, code: int = 0, command=main) -> Result:
-    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert result.exit_code == code, result.output
-    return result
+run, classify = Command(main), Command(sar_classify)
+paint = functools.partial(paint_folders, spread=60)
 
 
 @pytest.fixture
@@ -51,9 +32,9 @@ def bank(here: Path) -> Path:
 
 def test_it_counts_what_classify_answers(bank: Path) -> None:
     held = paint("held", 9, seed=2)
-    content = json.loads(run("evaluate", bank, "--photos", held, "--format", "json").stdout)
+    content = run.report("evaluate", bank, "--photos", held)
     paths = [str(path) for path in sorted(Path(held).rglob("*.png"))]
-    lines = run(*paths, "--bank", bank, "--format", "jsonl", "--top-k", 5, command=classify).stdout.splitlines()
+    lines = classify(*paths, "--bank", bank, "--format", "jsonl", "--top-k", 5).stdout.splitlines()
     answers = {result["image"]: result["predictions"] for result in map(json.loads, lines)}
     right = [path for path in paths if answers[path][0]["label"] == Path(path).parent.name]
     assert (content["accuracy"]["count"], content["accuracy"]["of"]) == (len(right), 36)
@@ -67,7 +48,7 @@ def test_it_counts_what_classify_answers(bank: Path) -> None:
     pairs = {(pair["label"], pair["answer"]): pair["count"] for pair in content["confused"]}
     mistakes = [(Path(path).parent.name, answers[path][0]["label"]) for path in paths if path not in right]
     assert pairs == {pair: mistakes.count(pair) for pair in mistakes}
-    same = run("held", "--bank", bank, "--evaluate", "--format", "json", command=classify)
+    same = classify("held", "--bank", bank, "--evaluate", "--format", "json")
     assert json.loads(same.stdout)["answers"] == content["answers"]
 
 
@@ -92,10 +73,10 @@ def test_the_photos_of_training_are_mentioned_for_classes_of_the_bundle(bank: Pa
     held, note = paint("held", 2, seed=3), "a bundle does not record which photos it was trained on"
     run("create", "own.safetensors", "--photos", "known")
     assert note not in run("evaluate", "own.safetensors", "--photos", held).stderr
-    assert note not in run(held, "--examples", "known", "--only", "--evaluate", command=classify).stderr
+    assert note not in classify(held, "--examples", "known", "--only", "--evaluate").stderr
     assert note not in run("evaluate", bank, "--photos", paint("added", 2, seed=3, names=("iris",))).stderr
     for arguments in ((held, "--bank", bank), (held,)):
-        assert note in run(*arguments, "--evaluate", command=classify).stderr
+        assert note in classify(*arguments, "--evaluate").stderr
 
 
 def test_photos_of_other_classes_count_as_unknown_ones(bank: Path) -> None:
@@ -119,7 +100,7 @@ def test_photos_of_other_classes_count_as_unknown_ones(bank: Path) -> None:
 
 def test_background_is_no_answer(bank: Path) -> None:
     run("set", bank, "iris", "--background")
-    content = json.loads(run("evaluate", bank, "--photos", paint("held", 5, seed=6), "--format", "json").stdout)
+    content = run.report("evaluate", bank, "--photos", paint("held", 5, seed=6))
     assert content["unknowns"]["unknown_classes"] == ["iris"]
     assert all(answer["answer"] != "iris" for answer in content["answers"])
 
@@ -161,7 +142,7 @@ def test_examples_of_the_call_are_what_it_has_learned_from(here: Path) -> None:
     examples, held = paint("examples", 4, seed=1), Path(paint("held", 5, seed=2))
     shutil.copy("examples/red/0.png", held / "red" / "learned.png")
     options = ("--examples", examples, "--only", "--evaluate", "--format", "json")
-    content = json.loads(run(held, *options, command=classify).stdout)
+    content = json.loads(classify(held, *options).stdout)
     assert (content["classes"], content["accuracy"]["of"], content["inputs"]) == (
         4,
         20,
@@ -179,7 +160,7 @@ def test_examples_of_the_call_are_what_it_has_learned_from(here: Path) -> None:
     ],
 )
 def test_options_that_do_not_go_together(here: Path, options: tuple[str, ...], message: str) -> None:
-    assert message in run(paint("held", 1, seed=0), *options, code=2, command=classify).stderr
+    assert message in classify(paint("held", 1, seed=0), *options, code=2).stderr
 
 
 def test_from_python(bank: Path) -> None:
@@ -203,17 +184,17 @@ def test_test_photos_in_the_wrong_folder_are_reported_and_refused_if_strict(bank
         for path in Path(held, name).iterdir():
             Image.new("RGB", (32, 32), tuple(min(255, c + int(path.stem)) for c in colour)).save(path)
     arguments = (held, "--bank", bank, "--evaluate", "--html", "page.html")
-    assert "page: " not in run(*arguments, "--strict", command=classify).stderr
+    assert "page: " not in classify(*arguments, "--strict").stderr
     Image.new("RGB", (32, 32), (212, 64, 51)).save("held/blue/odd.png")
-    result = run(*arguments, "--format", "json", command=classify)
+    result = classify(*arguments, "--format", "json")
     assert "1 of 37 photos looks like another class: blue/odd.png (like 'red'); page: page-labels.html" in result.stderr
     (issue,) = json.loads(result.stdout)["label_issues"]
     assert (issue["photo"], issue["label"], issue["suggested"]) == ("held/blue/odd.png", "blue", "red")
     assert Path("page-labels.html").is_file()
-    refused = run(*arguments, "--strict", command=classify, code=2)
+    refused = classify(*arguments, "--strict", code=2)
     assert refused.stdout == ""
     assert "Error: --strict, and 1 of 37 photos" in refused.stderr
-    assert "--strict needs --evaluate" in run(held, "--strict", command=classify, code=2).stderr
+    assert "--strict needs --evaluate" in classify(held, "--strict", code=2).stderr
 
 
 def pair_of(folder: Path, *names: str) -> Path:
@@ -239,7 +220,7 @@ def test_several_are_those_of_classify_and_the_labels_those_of_a_list(here: Path
     lists = ("labels.csv", "labels.json")
     content, other = (json.loads(run("evaluate", bank, "--photos", name, *words).stdout) for name in lists)
     paths = [*map(str, photos), "none.png"]
-    lines = run(*paths, "--bank", bank, "--several", "--format", "jsonl", command=classify).stdout.splitlines()
+    lines = classify(*paths, "--bank", bank, "--several", "--format", "jsonl").stdout.splitlines()
     answers = [{one["label"] for one in json.loads(line)["labels"]} for line in lines]
     assert [{one["label"] for one in answer["answers"]} for answer in content["answers"]] == answers
     right = sum(len(answer & {*pair}) for answer, pair in zip(answers, pairs, strict=False))
@@ -261,7 +242,7 @@ def test_a_photo_in_two_folders_has_both_labels_and_learned_ones_are_left_out(he
         Path("held", name).mkdir(parents=True)
         shutil.copy(photo, Path("held", name, "photo.png"))
     shutil.copy(Path("known", "red", "0.png"), Path("held", "red", "0.png"))
-    content = json.loads(run("evaluate", bank, "--photos", "held", "--several", "--format", "json").stdout)
+    content = run.report("evaluate", bank, "--photos", "held", "--several")
     assert [answer["labels"] for answer in content["answers"]] == [["green", "red"]]
     assert [item["kind"] for item in content["left_out"]] == ["learned"]
     Path("owl.csv").write_text(f"path,labels\n{photo.name},owl\n")
@@ -290,7 +271,7 @@ def test_a_list_that_is_not_understood_is_refused(name: str, text: str | None, r
 def test_the_curve_ends_with_the_accuracy_of_the_evaluation(here: Path) -> None:
     run("create", BANK, "--photos", paint("known", 4, seed=1))
     words = ("evaluate", BANK, "--photos", paint("held", 9, seed=2), "--curve")
-    content = json.loads(run(*words, "--format", "json").stdout)
+    content = run.report(*words)
     points = content["photo_curve"]["points"]
     assert [point["photos"] for point in points] == [0, 1, 2, 4]
     assert points[-1]["accuracy"] == content["accuracy"]

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
 from sar_infer.encoders.cache import EmbeddingCache
@@ -29,17 +27,3 @@ def test_rows_in_the_cache_cannot_be_changed() -> None:
     mine[:] = 5
     assert cache.get(("e", "a")).tolist() == [1, 1, 1, 1]
     assert not cache.get(("e", "a")).flags.writeable
-
-
-def test_many_threads() -> None:
-    cache = EmbeddingCache(capacity=10)
-
-    def work(seed: int) -> None:
-        for key in np.random.default_rng(seed).integers(0, 20, 500):
-            cached = cache.get(("e", str(key)))
-            assert cached is None or cached[0] == key
-            cache.put(("e", str(key)), row(key))
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, range(8)))
-    assert sum(cache.get(("e", str(key))) is not None for key in range(20)) == 10

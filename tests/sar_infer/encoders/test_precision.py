@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.bundles import BANK_NAMES, example_manifest, reseal
+from support.bundles import example_manifest, reseal
 from support.cuda import with_cuda
 from support.precisions import add_precision, variant
 
 from sar_infer import Classifier
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.manifest import IMAGE_ENCODER, Manifest, SelfTestVector, Variant
-from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.precision import Choice, choose
 from sar_infer.encoders.processor import processor
 from sar_infer.encoders.self_test import self_test_image
@@ -131,15 +130,3 @@ def test_a_smaller_graph_that_computes_otherwise_than_at_export_is_refused(bundl
             with pytest.raises(BundleError, match=r"int8\.onnx: .*--precision fp32"):
                 call(Classifier(bundle, device="cpu", precision="int8"))
         Classifier(bundle, device="cpu").start()
-
-
-def test_a_classifier_runs_the_graphs_that_it_chose(bundle_copy: Path) -> None:
-    add_precision(bundle_copy)
-    cache = EmbeddingCache()
-    full, small = (
-        Classifier(open_bundle(bundle_copy), device="cpu", cache=cache, precision=choice_made)
-        for choice_made in ("fp32", "int8")
-    )
-    assert 0.8 < (full.embed_images(PICTURE) * small.embed_images(PICTURE)).sum() < 0.999
-    np.testing.assert_array_equal(full.embed_names(BANK_NAMES), small.embed_names(BANK_NAMES))
-    assert (full.choice.precision, small.choice.precision) == ("fp32", "int8")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support.browser import CONTRASTS, PHONE, WIDTHS
+from support.browser import WINDOWS, visited
 
 from sar_infer import ClassBank, Classifier
 from sar_infer import bank as banks
@@ -94,35 +94,26 @@ def test_choices_become_a_list_and_a_script(browser: Any, tmp_path: Path, scheme
     both = ((photos[0], "hat"), (photos[8], "shoe"))
     path = tmp_path / "page.html"
     write_labels(path, checked(RIGHT, WRONG, photos, twice=[both], copies=[both]), "Photos of x", "sar-train x")
-    for settings in ({"viewport": {"width": 1280, "height": 800}}, PHONE):
-        context = browser.new_context(color_scheme=scheme, accept_downloads=True, **settings)
-        page = context.new_page()
-        complaints: list[str] = []
-        page.on("console", lambda message, to=complaints: to.append(message.text))
-        page.on("pageerror", lambda error, to=complaints: to.append(str(error)))
-        page.goto(path.as_uri())
-        assert page.title() == page.locator("h1").inner_text() == "Photos of x"
-        assert page.locator("#issues > li").count() == 2
-        assert page.locator("#issues .strip img").count() == 2 * 2 * 3
-        assert page.locator("#save").is_disabled()
-        page.locator("#issues > li", has_text="looks like hat").get_by_label("Move to hat").check()
-        page.locator("#issues > li", has_text="in shoe").get_by_label("Drop").check()
-        page.locator("#twice > li").get_by_label("Drop from shoe").check()
-        assert page.locator("#script").is_enabled()
-        page.locator("#copies > li").get_by_label("Drop from hat").check()
-        page.locator("#copies > li").get_by_label("Keep both").check()
-        assert page.locator("#count").inner_text() == "1 to move, 2 to drop"
-        with page.expect_download() as waiting:
-            page.locator("#save").click()
-        listed = tmp_path / waiting.value.suggested_filename
-        waiting.value.save_as(listed)
-        with page.expect_download() as waiting:
-            page.locator("#script").click()
-        waiting.value.save_as(tmp_path / "move.sh")
-        assert page.evaluate(WIDTHS)[0] == page.evaluate(WIDTHS)[1]
-        assert page.evaluate(CONTRASTS) == []
-        assert complaints == []
-        context.close()
+    for settings in WINDOWS:
+        with visited(browser, path, color_scheme=scheme, **settings) as page:
+            assert page.title() == page.locator("h1").inner_text() == "Photos of x"
+            assert page.locator("#issues > li").count() == 2
+            assert page.locator("#issues .strip img").count() == 2 * 2 * 3
+            assert page.locator("#save").is_disabled()
+            page.locator("#issues > li", has_text="looks like hat").get_by_label("Move to hat").check()
+            page.locator("#issues > li", has_text="in shoe").get_by_label("Drop").check()
+            page.locator("#twice > li").get_by_label("Drop from shoe").check()
+            assert page.locator("#script").is_enabled()
+            page.locator("#copies > li").get_by_label("Drop from hat").check()
+            page.locator("#copies > li").get_by_label("Keep both").check()
+            assert page.locator("#count").inner_text() == "1 to move, 2 to drop"
+            with page.expect_download() as waiting:
+                page.locator("#save").click()
+            listed = tmp_path / waiting.value.suggested_filename
+            waiting.value.save_as(listed)
+            with page.expect_download() as waiting:
+                page.locator("#script").click()
+            waiting.value.save_as(tmp_path / "move.sh")
     with listed.open(encoding="utf-8", newline="") as stream:
         rows = {row["photo"]: (row["class"], row["action"], row["to"]) for row in csv.DictReader(stream)}
     assert rows == {

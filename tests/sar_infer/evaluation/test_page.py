@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from support.browser import CONTRASTS, PHONE, WIDTHS
+from support.browser import WINDOWS, visited
 
 from sar_infer.errors import WriteError
 from sar_infer.evaluation.evaluation import Answer, Evaluation, evaluate
@@ -96,29 +96,16 @@ def test_photos_are_named_by_folder_and_file_and_one_that_is_gone_has_no_picture
 def test_in_a_browser(browser: Any, evaluation: Evaluation, tmp_path: Path, scheme: str) -> None:
     path = tmp_path / "page.html"
     write_evaluation(path, evaluation, f"Evaluation of {ATTACK}", {"bank": ATTACK})
-    for settings in ({"viewport": {"width": 1280, "height": 800}}, PHONE):
-        context = browser.new_context(color_scheme=scheme, **settings)
-        page = context.new_page()
-        complaints: list[str] = []
-        page.on("console", lambda message, to=complaints: to.append(message.text))
-        page.on("pageerror", lambda error, to=complaints: to.append(str(error)))
-        page.on(
-            "request",
-            lambda request, to=complaints: request.url.startswith(("data:", "file:")) or to.append(request.url),
-        )
-        page.goto(path.as_uri())
-        assert page.title().startswith("Evaluation of </script>")  # no script of a name has set it
-        assert page.locator("h1").inner_text().startswith("Evaluation of </script>")
-        assert page.locator("#worst figure").count() == 12
-        assert page.locator("#matrix .right").count() == 4
-        page.locator("#matrix .wrong").first.click()
-        assert page.locator("#cell-photos figure").count() == 3
-        assert page.locator("#cell").inner_text().endswith("3 of 6")
-        page.locator("#filter").select_option(label="hat")
-        assert page.locator("#worst figure").count() == 3
-        assert page.locator("#trade circle").count() == 6
-        assert page.locator("#thresholds tr.now").inner_text().split()[:2] == ["now", "0.400"]
-        assert page.evaluate(WIDTHS)[0] == page.evaluate(WIDTHS)[1]
-        assert page.evaluate(CONTRASTS) == []
-        assert complaints == []
-        context.close()
+    for settings in WINDOWS:
+        with visited(browser, path, color_scheme=scheme, **settings) as page:
+            assert page.title().startswith("Evaluation of </script>")  # no script of a name has set it
+            assert page.locator("h1").inner_text().startswith("Evaluation of </script>")
+            assert page.locator("#worst figure").count() == 12
+            assert page.locator("#matrix .right").count() == 4
+            page.locator("#matrix .wrong").first.click()
+            assert page.locator("#cell-photos figure").count() == 3
+            assert page.locator("#cell").inner_text().endswith("3 of 6")
+            page.locator("#filter").select_option(label="hat")
+            assert page.locator("#worst figure").count() == 3
+            assert page.locator("#trade circle").count() == 6
+            assert page.locator("#thresholds tr.now").inner_text().split()[:2] == ["now", "0.400"]
