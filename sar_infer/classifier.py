@@ -19,9 +19,8 @@ from sar_infer._arrays import Floats
 from sar_infer.bank import BankCalibration, ClassBank, Learn, PhotoSet, edits
 from sar_infer.bank.file import Tensors, decoded, encoded
 from sar_infer.bundle.bank_file import BankFile, check_place
-from sar_infer.bundle.bundle import Bundle, Place, default_bundle, on_hub, open_bundle
+from sar_infer.bundle.bundle import Bundle, Place, default_bundle, empty_bank, on_hub, open_bundle
 from sar_infer.bundle.manifest import Manifest
-from sar_infer.class_model.groups import Suggestions
 from sar_infer.class_model.model import log_probabilities
 from sar_infer.class_model.spool import FeatureSpool
 from sar_infer.classify import ranking, suggesting
@@ -51,7 +50,7 @@ from sar_infer.images.preprocess import CROPS, images_together
 from sar_infer.images.sources import is_one, several
 from sar_infer.profile import Profile
 from sar_infer.results import PLAIN, DecisionOptions, ImageResult, Neighbour, Prediction
-from sar_infer.text.names import Classes, name_key, phrases_by_name
+from sar_infer.text.names import Classes, Phrases, name_key, phrases_by_name
 
 NO_EXAMPLES: Mapping[str, PhotoSet] = {}
 ELSEWHERE = {
@@ -318,16 +317,30 @@ class Classifier(Embedder, metaclass=_Guessed):
         names = {name_key(name): name for name in phrases}
         pairs = [(names[name_key(name)], image) for name, images in labelled.items() for image in images]
         read = self.read_photos(pairs, skip_unreadable=skip_unreadable)
-        empty, check = self._checked(read)
-        bank = edits.create(empty, phrases, self.class_rows(phrases, read.sets), read.sets, by="Python")
-        self.label_check = check
-        return self._fitted(bank) if enough(bank.photos) else bank
+        bank, _ = self.make_bank(phrases, read.sets, by="Python")
+        self.label_check = self._checked(read)
+        return bank
 
-    def _checked(self, read: ReadPhotos) -> tuple[ClassBank, LabelCheck]:
-        """Return a bank without classes, and what there is to say about photos for it."""
-        bundled = self.bundle.bank
-        empty = ClassBank(bundled.encoder_digest, bundled.dim, images=bundled.images)
-        return empty, check_new_photos(empty, self.bundle, read.sets, read.files, read.twice)
+    def make_bank(
+        self, phrases: Phrases, photos: Mapping[str, PhotoSet], *, by: str
+    ) -> tuple[ClassBank, BankFitting | None]:
+        """Return a bank of exactly some classes, and the fitting of its class model if there are photos enough.
+
+        Args:
+            phrases: The texts to embed, by class name.
+            photos: Photos, by these names.
+            by: The author, for the history.
+
+        Raises:
+            ClassNameError: A name is empty or too long, or there is no class.
+        """
+        rows = self.class_rows(phrases, photos)
+        bank = edits.create(empty_bank(self.bundle), phrases, rows, photos, by=by)
+        fitting = self.fit_model(bank) if enough(bank.photos) else None
+        return (bank if fitting is None else edits.fit(bank, fitting.fitted.model.tensors(), by=by)), fitting
+
+    def _checked(self, read: ReadPhotos) -> LabelCheck:
+        return check_new_photos(empty_bank(self.bundle), self.bundle, read.sets, read.files, read.twice)
 
     def _fitted(self, bank: ClassBank) -> ClassBank:
         return edits.fit(bank, self.fit_model(bank).fitted.model.tensors(), by="Python")
@@ -357,7 +370,7 @@ class Classifier(Embedder, metaclass=_Guessed):
             WriteError: The page cannot be written.
         """
         read = self.read_photos((name, image) for name, of in by_class(photos, labels).items() for image in of)
-        _, check = self._checked(read)
+        check = self._checked(read)
         if page is not None:
             write_labels(Path(page), check, "Photos in doubt")
         return check
@@ -516,14 +529,16 @@ class Classifier(Embedder, metaclass=_Guessed):
         """
         if photos_only and photos is None:
             raise InputError("photos_only: expected photos too")
-        sets = {} if photos is None else {name: self.embed_photos(unfolded(photos))}
-        if photos_only:
-            sets[name] = dataclasses.replace(sets[name], photos_only=True)
+        pairs = () if photos is None else ((name, photo) for photo in unfolded(photos))
+        read = self.read_photos(pairs, photos_only=photos_only)
+        sets = read.sets
         texts, bank = {name: None if phrases is None else tuple(phrases)}, self.bank
         to_embed = edits.texts_to_embed(bank, texts, sets)
         findings = [] if photos_only else name_findings(bank, self.bundle, to_embed)
         if sets:
-            findings += check_new_photos(bank, self.bundle, {bank.lookup.spelling(name): sets[name]}, {}).findings()
+            files = {(bank.lookup.spelling(name), digest): path for (_, digest), path in read.files.items()}
+            named = {bank.lookup.spelling(name): sets[name]}
+            findings += check_new_photos(bank, self.bundle, named, files).findings()
         for finding in findings:
             warnings.warn(FindingWarning(finding), stacklevel=2)
         settings = {} if threshold is None else {"threshold": threshold}
@@ -698,7 +713,7 @@ class Classifier(Embedder, metaclass=_Guessed):
         before = {"called_unknown": called(rows), "others_found": called(others)}
         return BankCalibration(
             bank.content_digest,
-            self.model_digest(bank),
+            self._composer.digest(bank),
             tuple(sorted(bank.background_names)),
             **dataclasses.asdict(calibrated),
             measured=dataclasses.asdict(measured) | {"false_alarms": false_alarms, "before": before},
@@ -794,34 +809,21 @@ class Classifier(Embedder, metaclass=_Guessed):
         """Return the scores (N, C) of ``logits``: their softmax."""
         return np.exp(log_probabilities(logits)).astype(np.float32)
 
-    def suggest(self, rows: Floats, classes: ClassSet) -> Suggestions:
+    def suggest(self, rows: Floats, classes: ClassSet, keys: Sequence[str] | Sequence[int]) -> dict[str, Any]:
         """Return groups among photos that nobody labelled, and those worth a label; needs the extra ``suggest``.
 
         Args:
             rows: (N, D) unit rows, as from ``embed_images``.
-            classes: From ``class_set``; groups name classes by their positions in ``classes.names``.
+            classes: From ``class_set``.
+            keys: The name or number of each photo.
+
+        Returns:
+            What ``POST /v1/suggest`` does: photos by their keys, classes by their names.
 
         Raises:
             InputError: scipy is not installed.
         """
-        return suggesting.suggest(rows, classes)
-
-    def described(
-        self, suggestions: Suggestions, rows: Floats, classes: ClassSet, keys: Sequence[str] | Sequence[int]
-    ) -> dict[str, Any]:
-        """Return suggestions as JSON has them: photos by their keys, classes by their names.
-
-        Args:
-            suggestions: Of ``suggest``.
-            rows: (N, D), as there.
-            classes: As there.
-            keys: The name or number of each photo.
-        """
-        return suggesting.described(suggestions, rows, classes, keys)
-
-    def model_digest(self, bank: ClassBank) -> str:
-        """Return the digest of the class model that ranks a bank, by which its calibration is bound to it."""
-        return self._composer.digest(bank)
+        return suggesting.suggest(rows, classes, keys)
 
     def embed_images(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 16) -> Floats:
         """Return unit rows (N, D), one per image.

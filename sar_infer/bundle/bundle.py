@@ -82,6 +82,11 @@ class Bundle:
         return encode_name(self.tokenizer, self.spec, name)
 
 
+def empty_bank(bundle: Bundle) -> ClassBank:
+    """Return a bank without classes for the encoder of a bundle."""
+    return ClassBank(bundle.bank.encoder_digest, bundle.bank.dim, images=bundle.bank.images)
+
+
 def open_bundle(path: Place | None = None) -> Bundle:
     """Open and check a bundle.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.class_model.groups import NEAREST, Answers, Suggestions
+from sar_infer.class_model.groups import NEAREST, Answers
 from sar_infer.class_model.groups import suggest as suggest_for
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
@@ -20,20 +19,22 @@ _ANSWERS = 2
 """Best classes that are reported for a photo worth a label."""
 
 
-def suggest(rows: Floats, classes: ClassSet) -> Suggestions:
-    """Return groups of photos and the photos worth a label; classes are given by their columns in the set.
+def suggest(rows: Floats, classes: ClassSet, keys: Sequence[str] | Sequence[int]) -> dict[str, Any]:
+    """Return groups of photos and the photos worth a label, as JSON has them.
 
     Args:
         rows: (N, D) unit image features.
         classes: C classes. Statistics of theirs say what looks alike; without any, photos are compared around their
             mean, all directions alike.
+        keys: N names or numbers of the photos.
 
     Raises:
         InputError: scipy is not installed.
     """
+    content: dict[str, Any] = {"photos": len(keys), "classes": len(classes.names), "groups": [], "labels": []}
     ranked = [ranking.rank(rows[start : start + _ROWS], classes, NEAREST) for start in range(0, len(rows), _ROWS)]
     if not ranked:
-        return Suggestions((), np.empty(0, np.intp))
+        return content
     answered = np.concatenate([one.columns for one in ranked])
     columns, numbers = np.unique(answered, return_inverse=True)
     fitted = classes.evidence or classes.model.slope
@@ -44,48 +45,18 @@ def suggest(rows: Floats, classes: ClassSet) -> Suggestions:
     suggestions = suggest_for(
         classes.model if fitted else None, rows + shift, Answers(numbers.reshape(answered.shape), scores, means, counts)
     )
-    groups = tuple(
-        dataclasses.replace(
-            group,
-            like=None if group.like is None else int(columns[group.like]),
-            nearest=tuple((int(columns[row]), score) for row, score in group.nearest),
-        )
-        for group in suggestions.groups
-    )
-    return Suggestions(groups, suggestions.labels)
-
-
-def described(
-    suggestions: Suggestions, rows: Floats, classes: ClassSet, keys: Sequence[str] | Sequence[int]
-) -> dict[str, Any]:
-    """Return suggestions as JSON has them, with names instead of numbers.
-
-    Args:
-        suggestions: Of `suggest`.
-        rows: (N, D) unit image features.
-        classes: The classes of the call.
-        keys: N names or numbers of the photos.
-    """
+    names = [classes.names[column] for column in columns.tolist()]
     best = ranking.rank(rows[suggestions.labels], classes, _ANSWERS)
 
-    def answers(columns: Iterable[int], scores: Iterable[float]) -> list[dict[str, Any]]:
-        pairs = zip(columns, scores, strict=True)
-        return [{"label": classes.names[column], "score": round(score, 4)} for column, score in pairs]
+    def answers(pairs: Iterable[tuple[str, float]]) -> list[dict[str, Any]]:
+        return [{"label": name, "score": round(score, 4)} for name, score in pairs]
 
-    return {
-        "photos": len(keys),
-        "classes": len(classes.names),
-        "groups": [
-            {
-                "size": len(group.photos),
-                "like": None if group.like is None else classes.names[group.like],
-                "nearest": answers(*zip(*group.nearest, strict=True)) if group.nearest else [],
-                "photos": [keys[row] for row in group.photos.tolist()],
-            }
-            for group in suggestions.groups
-        ],
-        "labels": [
-            {"photo": keys[row], "answers": answers(best.columns[number].tolist(), best.scores[number].tolist())}
-            for number, row in enumerate(suggestions.labels.tolist())
-        ],
-    }
+    for group in suggestions.groups:
+        like = None if group.like is None else names[group.like]
+        nearest = answers((names[number], score) for number, score in group.nearest)
+        photos = [keys[row] for row in group.photos.tolist()]
+        content["groups"].append({"size": len(photos), "like": like, "nearest": nearest, "photos": photos})
+    for row, of_photo, sure in zip(suggestions.labels.tolist(), best.columns, best.scores.tolist(), strict=True):
+        pairs = zip([classes.names[column] for column in of_photo], sure, strict=True)
+        content["labels"].append({"photo": keys[row], "answers": answers(pairs)})
+    return content

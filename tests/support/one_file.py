@@ -22,6 +22,7 @@ from sar_infer.bank import (
     set_class,
     set_unknown_threshold,
 )
+from sar_infer.class_model.model import ClassModel
 
 Image8 = npt.NDArray[np.uint8]
 
@@ -66,7 +67,7 @@ def adapted(classifier: Classifier) -> ClassBank:
 
 def calibrated(classifier: Classifier) -> ClassBank:
     bank = fitted(classifier)
-    model = classifier.model_digest(bank)
+    model = ClassModel.from_tensors(bank.fitted).digest
     return calibrate(
         bank,
         BankCalibration(

@@ -62,12 +62,10 @@ def create(
     The classes are those of --photos and --classes. Fits the class model if two classes have photos. A line of the
     class file is a name, or "name = phrase | phrase". Takes seconds, without PyTorch.
     """
-    from sar_infer.bank import ClassBank, edits
     from sar_infer.bank.class_bank import Lookup
     from sar_infer.bundle.bank_file import WAIT, check_place
-    from sar_infer.bundle.bundle import open_bundle
+    from sar_infer.bundle.bundle import empty_bank, open_bundle
     from sar_infer.classify.fitting import content as fit_content
-    from sar_infer.classify.fitting import enough
     from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels
     from sar_infer.encoders.cache import photo_cache
     from sar_infer.evaluation.compare import encoder_hint
@@ -79,25 +77,21 @@ def create(
     check_place(arguments.file)
     _check_new(arguments, arguments.file)
     bundle = open_bundle(arguments.bundle or None)
-    empty = ClassBank(bundle.bank.encoder_digest, bundle.bank.dim, images=bundle.bank.images)
-    workspace = Workspace(bundle, empty, arguments.file)
+    workspace = Workspace(bundle, empty_bank(bundle), arguments.file)
     class_phrases = read_phrases((), classes, workspace.classifier.check_name)
     files = files_by_class(Lookup.of([*class_phrases]), {}, photos, exclude)
     phrases = {**{name: (name,) for name in files}, **class_phrases}
-    rows = workspace.classifier.class_rows(phrases, files)
+    workspace.classifier.class_rows(phrases, files)  # a name that cannot be embedded ends this before photos are read
     with photo_cache.stored(cache):
         read = read_photos(workspace.classifier, files, skip_unreadable=skip_unreadable)
-    bank = edits.create(empty, phrases, rows, read.sets, by="sar-bank create")
     check = checked(workspace, read)
     show_findings([*check.confused()])
     better = arguments.file.with_stem(f"{arguments.file.stem}-2")
     sources = [word for path in photos for word in ("--photos", path)] + (["--classes", str(classes)] * bool(classes))
     command = shlex.join(["sar-bank", "create", str(better), *sources, *bundle_words(arguments)])
     report_labels(arguments, check, f"{command} --exclude {LIST}", strict=strict)
-    fitting, started = None, time.perf_counter()
-    if enough(bank.photos):
-        fitting = workspace.classifier.fit_model(bank)
-        bank = edits.fit(bank, fitting.fitted.model.tensors(), by="sar-bank create")
+    started = time.perf_counter()
+    bank, fitting = workspace.classifier.make_bank(phrases, read.sets, by="sar-bank create")
     seconds = time.perf_counter() - started
     with owned(arguments.file, WAIT) as file:
         _check_new(arguments, file)  # another process may have made it meanwhile

@@ -53,7 +53,7 @@ def suggest(arguments: BankArguments, *, photos: Sequence[str], html: Path | Non
     with spooled(workspace, photos, skipped) as spool:
         keys, rows = [*spool.keys()], np.array(spool.rows)
     classes = classifier.class_set(bank=workspace.bank)
-    content = classifier.described(classifier.suggest(rows, classes), rows, classes, keys)
+    content = classifier.suggest(rows, classes, keys)
     lists = page.with_suffix(".csv")
     command = again(arguments, "add", "--photos", "named.csv")
     write_groups(page, content, list(classes.names[:_MOST_NAMES]), f"Groups for {arguments.file.name}", command)

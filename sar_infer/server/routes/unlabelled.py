@@ -127,8 +127,7 @@ async def suggest(request: Request, service: Keyed, bank: Bank = None) -> Respon
 
         def look() -> dict[str, Any]:
             classes = engine.classifier.class_set(bank=whole)
-            suggestions = engine.classifier.suggest(rows, classes)
-            return engine.classifier.described(suggestions, rows, classes, [*features])
+            return engine.classifier.suggest(rows, classes, [*features])
 
         with service.changes.hold(1):
             async with service.suggesting:  # one at a time: photos are compared in pairs

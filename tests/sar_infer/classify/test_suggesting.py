@@ -33,8 +33,7 @@ def test_garments_that_nobody_taught_are_groups_and_others_are_like_theirs(
         name: mini.embed_photos(sorted((CLOTHES / "train" / name).glob("*.jpg"))[:8]) for name in TAUGHT
     }
     classes = mini.class_set(only=True, photos=shown)
-    suggestions = mini.suggest(rows, classes)
-    content = mini.described(suggestions, rows, classes, [path.parent.name for path in photos])
+    content = mini.suggest(rows, classes, [path.parent.name for path in photos])
     assert content["photos"] == 50
     assert content["classes"] == 3
     assert Counter(name for group in content["groups"] for name in group["photos"]) == dict.fromkeys(
@@ -52,9 +51,7 @@ def test_garments_that_nobody_taught_are_groups_and_others_are_like_theirs(
 
 
 def test_a_bank_of_names_alone_has_groups_too(mini: Classifier, photos: list[Path]) -> None:
-    suggestions = mini.suggest(mini.embed_images(photos), mini.class_set())
-    labels = np.array([path.parent.name for path in photos])
-    leaders = {Counter(labels[group.photos].tolist()).most_common(1)[0][0] for group in suggestions.groups}
-    assert leaders == {*TAUGHT, *OTHERS}
-    nothing = mini.suggest(np.zeros((0, mini.bundle.manifest.embed_dim), np.float32), mini.class_set())
-    assert (nothing.groups, len(nothing.labels)) == ((), 0)
+    content = mini.suggest(mini.embed_images(photos), mini.class_set(), [path.parent.name for path in photos])
+    assert {Counter(group["photos"]).most_common(1)[0][0] for group in content["groups"]} == {*TAUGHT, *OTHERS}
+    nothing = mini.suggest(np.zeros((0, mini.bundle.manifest.embed_dim), np.float32), mini.class_set(), [])
+    assert (nothing["photos"], nothing["groups"], nothing["labels"]) == (0, [], [])
