@@ -244,12 +244,11 @@ def forget_photos(
     def purged(other: str, item: Entry) -> Entry:
         return item if other in alive else item._replace(photos=item.photos.without(gone))
 
-    parked = []
-    for one in bank.parked:
-        photos = {other: photos if other in alive else photos.without(gone) for other, photos in one.photos.items()}
-        if photos := {other: left for other, left in photos.items() if len(left)}:
-            parked.append(one._replace(photos=photos))
-    after = bank.replaced(log=bank.log.mapped(purged), parked=tuple(parked))
+    sets = [
+        {k: photos if k in alive else photos.without(gone) for k, photos in one.photos.items()} for one in bank.parked
+    ]
+    parked = tuple(one._replace(photos=photos) for one, photos in zip(bank.parked, sets, strict=True))
+    after = bank.replaced(log=bank.log.mapped(purged), parked=parked)
     words = f"removed {_count(len(gone), 'photo')} from {entry.name!r}"
     return _committed(after, "forget", {key: purged(key, entry)}, words, by)
 

@@ -162,7 +162,7 @@ class _Writer:
         """Return parked photos as JSON: of each class that can return, the runs and the number of embeddings."""
         result: list[dict[str, Any]] = []
         for parked in sets:
-            if classes := {key: one for key, one in parked.photos.items() if key in can_return}:
+            if classes := {key: one for key, one in parked.photos.items() if len(one) and key in can_return}:
                 name = f"parked {len(result)}"
                 self.tensors[name] = np.concatenate([one.rows for one in classes.values()])
                 self.tensors[f"{name} sums"] = np.array([one.total for one in classes.values()], np.float64)

@@ -140,8 +140,6 @@ def build_class_set(
     """
     if only is None:
         only = bool(class_phrases or photos) and are_default(bank, composer)
-    if not class_phrases and not photos and not only and len(bank.names):
-        return _of_bank(bank, composer)
     spelled = {name_key(name): name for name in class_phrases}
     by_name = [(spelled.setdefault(name_key(name), name), item) for name, item in photos.items()]
     every = {**{name: (name,) for name in spelled.values()}, **class_phrases}
@@ -161,32 +159,14 @@ def build_class_set(
     embeddings[~extended] = bank.rows(theirs[~extended].tolist())
     if extended.any():
         embeddings[extended] = embed([*itertools.compress(phrases.values(), extended)])
-    model, linear, evidence_of = composer.of_call(bank, stay, embeddings, theirs, [more.get(name) for name in phrases])
+    names, several = [bank.names[position] for position in stay.tolist()], rows_at((bank.embeddings,), stay)
     return ClassSet(
-        (*(bank.names[position] for position in stay.tolist()), *phrases),
-        (*(rows_at((bank.embeddings,), stay) if len(stay) else ()), embeddings),
+        (*names, *phrases),
+        tuple(rows for rows in (*several, embeddings) if len(rows)),
         np.concatenate([stay, theirs]),
-        linear,
-        model,
-        evidence_of,
+        *composer.of_call(bank, stay, embeddings, theirs, [more.get(name) for name in phrases]),
         background=_gathered(bank.background, stay, theirs, False),
         thresholds=_gathered(bank.thresholds, stay, theirs, np.nan),
-        translation=None if bank.learned is None else bank.learned.translation,
-    )
-
-
-def _of_bank(bank: ClassBank, composer: Composer) -> ClassSet:
-    """Return exactly the classes of a bank."""
-    model, linear = composer.of_bank(bank)
-    return ClassSet(
-        bank.names,
-        (bank.embeddings,),
-        np.arange(len(bank.names)),
-        linear,
-        model,
-        composer.evidence(bank),
-        background=bank.background,
-        thresholds=bank.thresholds,
         translation=None if bank.learned is None else bank.learned.translation,
     )
 

@@ -174,15 +174,15 @@ class Composer:
         means[[*labelled]] = totals / np.maximum(1.0, counts[[*labelled]])[:, None]
         return Classes(rows, means, counts, named)
 
-    def of_bank(self, bank: ClassBank) -> tuple[ClassModel, Linear]:
-        """Return the class model of a bank, and the weights of its classes."""
+    def of_bank(self, bank: ClassBank) -> tuple[Linear, ClassModel]:
+        """Return the weights of a bank's classes, and its class model."""
         return self._once(bank, "linear", self._of_bank)
 
-    def _of_bank(self, bank: ClassBank) -> tuple[ClassModel, Linear]:
+    def _of_bank(self, bank: ClassBank) -> tuple[Linear, ClassModel]:
         evidence = self.evidence(bank)
         model = self._model(bank, evidence)
         if not evidence and not model.slope:
-            return model, _moved(bank, model, _text(model, (bank.embeddings,)), None)
+            return _moved(bank, model, _text(model, (bank.embeddings,)), None), model
         own, photos = np.flatnonzero(bank.base_positions < 0), np.array(sorted(evidence), np.intp)
         at, (names, biases, factor) = np.union1d(own, photos), self._of_names(bank, model)
         weights, bias, _ = _named(model, bank.rows(at))
@@ -190,7 +190,7 @@ class Composer:
         places = np.searchsorted(at, photos)
         weights[places], bias[places] = special[:-1] / np.float32(factor), more[:-1]
         pieces = ((bank.over_base(names, at, weights), factor),)
-        return model, _moved(bank, model, pieces, bank.over_base(biases, at, bias))
+        return _moved(bank, model, pieces, bank.over_base(biases, at, bias)), model
 
     def of_call(
         self,
@@ -199,8 +199,8 @@ class Composer:
         rows: Floats,
         theirs: Indices,
         photos: Sequence[Evidence | None],
-    ) -> tuple[ClassModel, Linear, Mapping[int, Evidence]]:
-        """Return class model, weights and evidence of the classes of a call.
+    ) -> tuple[Linear, ClassModel, Mapping[int, Evidence]]:
+        """Return weights, class model and evidence of the classes of a call.
 
         Args:
             bank: The call's bank.
@@ -210,13 +210,15 @@ class Composer:
             photos: Further photos of theirs.
         """
         counted = self.evidence(bank)
+        if len(stay) == len(bank.names) and not len(rows):
+            return *self.of_bank(bank), counted
         columns = enumerate([*stay.tolist(), *theirs.tolist()] if counted else [])
         of_bank_classes = ((column, counted[position]) for column, position in columns if position in counted)
         further = ((column, item) for column, item in enumerate(photos, len(stay)) if item is not None)
         evidence = Evidence.summed(of_bank_classes, further)
         bias = np.zeros(len(stay), np.float32)
         if counted or self.fitted(bank) is not None:
-            model, of_bank = self.of_bank(bank)
+            of_bank, model = self.of_bank(bank)
             several, factors = zip(*of_bank.pieces, strict=True)
             pieces = tuple(zip(rows_at(several, stay), factors, strict=True)) if len(stay) else ()
             bias = bias if of_bank.bias is None else of_bank.bias[stay]
@@ -229,7 +231,7 @@ class Composer:
             weights, biases = _weights(model, rows, [evidence.get(len(stay) + column) for column in range(len(rows))])
             given = _moved(bank, model, ((weights[:-1], 1.0),), biases[:-1])
         after = np.zeros(len(rows), np.float32) if given.bias is None else given.bias
-        return model, Linear((*pieces, *given.pieces), np.concatenate([bias, after]), given.unknown), evidence
+        return Linear((*pieces, *given.pieces), np.concatenate([bias, after]), given.unknown), model, evidence
 
     def _model(self, bank: ClassBank, evidence: Mapping[int, Evidence], rows: Floats | None = None) -> ClassModel:
         """Return the model that ranks a bank's classes: the fitted or the usual one, calibrated if the bank is.

@@ -113,16 +113,6 @@ def test_a_carry_is_the_beginning_of_what_can_be_undone(tmp_path: Path) -> None:
     assert content(rollback(later, carried)) == content(bank)
 
 
-def test_forgotten_photos_wait_nowhere(tmp_path: Path) -> None:
-    old, new = bundle(tmp_path, "x"), bundle(tmp_path, "y")
-    bank, _ = carry(changed(old), new, embed("y"))
-    bank = forget_photos(add_photos(bank, {"owl": photo_set("p")}), "owl", photo_set("p").digests)
-    bank.save(tmp_path / "shop")
-    assert photo_set("p").digests[0] not in (tmp_path / "shop").read_bytes()
-    back, _ = carry(bank, old, embed("x"))
-    assert back.photos_of("owl").digest_set == photo_set("q").digest_set
-
-
 def test_the_bundles_own_class_stands_for_one_that_was_added(tmp_path: Path) -> None:
     new = bundle(tmp_path, "y", "abcdt")
     bank = add(bundle(tmp_path, "x"), ["T"], embed("x")([("T",)]))
