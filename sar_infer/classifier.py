@@ -342,9 +342,6 @@ class Classifier(Embedder, metaclass=_Guessed):
     def _checked(self, read: ReadPhotos) -> LabelCheck:
         return check_new_photos(empty_bank(self.bundle), self.bundle, read.sets, read.files, read.twice)
 
-    def _fitted(self, bank: ClassBank) -> ClassBank:
-        return edits.fit(bank, self.fit_model(bank).fitted.model.tensors(), by="Python")
-
     def read_photos(
         self, pairs: Iterable[tuple[str, ImageSource]], *, photos_only: bool = False, skip_unreadable: bool = False
     ) -> ReadPhotos:
@@ -417,7 +414,8 @@ class Classifier(Embedder, metaclass=_Guessed):
             if self.label_check and (line := self.label_check.line(None)):
                 warnings.warn(line, stacklevel=2)
             return self
-        return self._changed(edits.ahead(self.bank, self._fitted))
+        fitting = edits.ahead(self.bank, self.fit_model)
+        return self._changed(lambda bank: edits.fit(bank, fitting(bank).fitted.model.tensors(), by="Python"))
 
     def predict(self, photos: ImageSource | Iterable[ImageSource]) -> npt.NDArray[np.str_]:
         """Return the most probable class (N,) of each photo, as scikit-learn's classifiers do.
@@ -786,8 +784,25 @@ class Classifier(Embedder, metaclass=_Guessed):
         else:
             chosen = classes if isinstance(classes, ClassSet) else self.class_set(cast("Classes | None", classes))
             decide = self.decide(chosen, top_k, options)
+        pictures, profile = several(images), profile or Profile()
         batch_size = images_together(batch_size, several=options.several)
-        return self._stream(several(images), decide, batch_size, profile or Profile(), names, of_crops=options.several)
+        names_left = None if names is None else iter(names)
+        decode = functools.partial(decode_image, spec=self.bundle.manifest.preprocess, several=options.several)
+
+        def results() -> Iterator[ImageResult]:
+            for batch in decode_batches(pictures, profile.phase("decode")(decode), batch_size):
+                named = batch if names_left is None else [(next(names_left), item) for _, item in batch]
+                with profile.phase("encode"):
+                    rows = self.embed_inputs(readable(batch))
+                with profile.phase("score"):
+                    decided = decide(rows, [name for name, item in named if not isinstance(item, ImageError)])
+                    done = [
+                        ImageResult(name, error=str(item)) if isinstance(item, ImageError) else next(decided)
+                        for name, item in named
+                    ]
+                yield from done
+
+        return results()
 
     def decide(self, classes: ClassSet, top_k: int = 5, options: DecisionOptions = PLAIN) -> Decision:
         """Return the function that makes a result of each unit row (N, D), for any number of calls.
@@ -995,30 +1010,6 @@ class Classifier(Embedder, metaclass=_Guessed):
                     photo_cache.put((by, file), (digest, row.copy()))
                 yield name, digest, row
         yield from ((name, *embedded) for name, _, embedded in ahead if embedded is not None)
-
-    def _stream(
-        self,
-        images: Iterable[ImageSource],
-        decide: Decide,
-        batch_size: int,
-        profile: Profile,
-        names: Iterable[str] | None,
-        *,
-        of_crops: bool = False,
-    ) -> Iterator[ImageResult]:
-        names_left = None if names is None else iter(names)
-        decode = functools.partial(decode_image, spec=self.bundle.manifest.preprocess, several=of_crops)
-        for batch in decode_batches(images, profile.phase("decode")(decode), batch_size):
-            named = batch if names_left is None else [(next(names_left), item) for _, item in batch]
-            with profile.phase("encode"):
-                rows = self.embed_inputs(readable(batch))
-            with profile.phase("score"):
-                decided = decide(rows, [name for name, item in named if not isinstance(item, ImageError)])
-                results = [
-                    ImageResult(name, error=str(item)) if isinstance(item, ImageError) else next(decided)
-                    for name, item in named
-                ]
-            yield from results
 
 
 def _file_digest(image: ImageSource) -> str | None:

@@ -89,11 +89,6 @@ class BankFile:
         self.look()
 
     @property
-    def stamp(self) -> Stamp:
-        """Return what changes whenever the file is replaced; None if it is not there."""
-        return stamp_of(self.path)
-
-    @property
     def bank(self) -> ClassBank:
         """Return the bank at the last look or save."""
         return self._seen[1]
@@ -109,7 +104,7 @@ class BankFile:
             SchemaError: It needs a newer reader.
         """
         stamp, bank = self._seen
-        if self.stamp in (None, stamp):
+        if stamp_of(self.path) in (None, stamp):
             return bank
         return self._read(Path(os.path.realpath(self.path)))
 

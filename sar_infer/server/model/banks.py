@@ -203,7 +203,7 @@ class Banks:
             except BankError as error:
                 reason = f"another process changed the bank file, which cannot be used: {public(error, file.path)}"
                 raise Problem("conflict", reason) from None
-            if name is not None and file.stamp is None:
+            if name is not None and stamp_of(file.path) is None:
                 raise _missing(name)
             _check_match(if_match, bank, existing)
             after = edit(bank)

@@ -398,9 +398,3 @@ class Machine(RuleBasedStateMachine):
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(max_examples=examples(300), stateful_step_count=16)
-
-
-def test_a_class_is_learned_once() -> None:
-    bank = ClassBank.of([*"abc"], unit_rows("abc"), "x" * 64, images=Images("x"))
-    with pytest.raises(ClassNameError, match="twice"):
-        learn(bank, learning({"A": "s", "a": "s"}, 1))
