@@ -36,7 +36,7 @@ from sar_infer.encoders.embedder import Embedder
 from sar_infer.encoders.encoders import finite
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import MAIN_DEVICES, Device, provider_of
-from sar_infer.errors import BankError, BundleError, ImageError, InputError
+from sar_infer.errors import BankError, BundleError, ClassNameError, ImageError, InputError
 from sar_infer.evaluation.evaluation import RANKED, Evaluation, answers_to, class_of, evaluate, nothing_left
 from sar_infer.evaluation.findings import FindingWarning, name_findings
 from sar_infer.evaluation.labels import LabelCheck, check_new_photos, write_labels
@@ -334,8 +334,9 @@ class Classifier(Embedder, metaclass=_Guessed):
         Raises:
             ClassNameError: A name is empty or too long, or there is no class.
         """
-        rows = self.class_rows(phrases, photos)
-        bank = edits.create(empty_bank(self.bundle), phrases, rows, photos, by=by)
+        if not phrases:
+            raise ClassNameError("a bank needs a class")
+        bank = edits.add(empty_bank(self.bundle), phrases, self.class_rows(phrases, photos), photos, by=by)
         fitting = self.fit_model(bank) if enough(bank.photos) else None
         return (bank if fitting is None else edits.fit(bank, fitting.fitted.model.tensors(), by=by)), fitting
 

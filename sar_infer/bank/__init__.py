@@ -9,7 +9,6 @@ from sar_infer.bank.edits import (
     add_photos,
     calibrate,
     carry,
-    create,
     fit,
     forget_photos,
     learn,
@@ -26,5 +25,5 @@ from sar_infer.bank.photos import Images, PhotoSet
 from sar_infer.bank.steps import Step
 
 __all__ = ["BankCalibration", "ClassBank", "Entry", "Images", "Learn", "Learned", "PhotoSet", "Step"]
-__all__ += ["add", "add_photos", "calibrate", "carry", "create", "fit", "forget_photos", "learn"]
+__all__ += ["add", "add_photos", "calibrate", "carry", "fit", "forget_photos", "learn"]
 __all__ += ["put_classes", "remove", "rename", "rollback", "set_class", "set_unknown_threshold"]

@@ -45,27 +45,6 @@ def ahead(bank: ClassBank, work: Callable[[ClassBank], T]) -> Callable[[ClassBan
     return lambda locked: result if locked is bank or locked.digest == bank.digest != "" else work(locked)
 
 
-def create(
-    empty: ClassBank, phrases: Phrases, embeddings: Floats, photos: Photos | None = None, *, by: str = ""
-) -> ClassBank:
-    """Return a bank of exactly some classes.
-
-    Args:
-        empty: A bank without classes and base, of an encoder (``ClassBank(encoder_digest, dim, images=…)``).
-        phrases: The texts that were embedded, by class name.
-        embeddings: (C, D) float32, the unit embedding of each class.
-        photos: Photos by class name.
-        by: The author of the change.
-
-    Raises:
-        ClassNameError: A name is there twice, or there is no class.
-        BankError: A name, an embedding or a photo is unsound.
-    """
-    if not phrases:
-        raise ClassNameError("a bank needs a class")
-    return add(empty, phrases, embeddings, photos, by=by)
-
-
 def put_classes(
     bank: ClassBank,
     phrases: Mapping[str, tuple[str, ...] | None],

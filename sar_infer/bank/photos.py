@@ -100,8 +100,8 @@ class PhotoSet:
             left = tuple(digest for digest in self.digests if digest not in gone)
             total = self.total - np.array([self.recent[digest] for digest in gone]).sum(axis=0, dtype=np.float64)
         else:
-            left, total = tuple(recent), np.zeros_like(self.total)
-            total += np.array([*recent.values()]).sum(axis=0, dtype=np.float64)
+            left = tuple(recent)
+            total = np.zeros_like(self.total) + np.array([*recent.values()]).sum(axis=0, dtype=np.float64)
         return PhotoSet(left, recent, total, self.photos_only)
 
 
