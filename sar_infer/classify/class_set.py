@@ -159,10 +159,9 @@ def build_class_set(
     embeddings[~extended] = bank.rows(theirs[~extended].tolist())
     if extended.any():
         embeddings[extended] = embed([*itertools.compress(phrases.values(), extended)])
-    names, several = [bank.names[position] for position in stay.tolist()], rows_at((bank.embeddings,), stay)
     return ClassSet(
-        (*names, *phrases),
-        tuple(rows for rows in (*several, embeddings) if len(rows)),
+        (*(bank.names[position] for position in stay.tolist()), *phrases),
+        tuple(rows for rows in (rows_at(bank.embeddings, stay), embeddings) if len(rows)),
         np.concatenate([stay, theirs]),
         *composer.of_call(bank, stay, embeddings, theirs, [more.get(name) for name in phrases]),
         background=_gathered(bank.background, stay, theirs, False),

@@ -182,7 +182,7 @@ class Composer:
         evidence = self.evidence(bank)
         model = self._model(bank, evidence)
         if not evidence and not model.slope:
-            return _moved(bank, model, _text(model, (bank.embeddings,)), None), model
+            return _moved(bank, model, _text(model, bank.embeddings), None), model
         own, photos = np.flatnonzero(bank.base_positions < 0), np.array(sorted(evidence), np.intp)
         at, (names, biases, factor) = np.union1d(own, photos), self._of_names(bank, model)
         weights, bias, _ = _named(model, bank.rows(at))
@@ -219,14 +219,13 @@ class Composer:
         bias = np.zeros(len(stay), np.float32)
         if counted or self.fitted(bank) is not None:
             of_bank, model = self.of_bank(bank)
-            several, factors = zip(*of_bank.pieces, strict=True)
-            pieces = tuple(zip(rows_at(several, stay), factors, strict=True)) if len(stay) else ()
+            pieces = tuple((rows_at(weights, stay), factor) for weights, factor in of_bank.pieces if len(stay))
             bias = bias if of_bank.bias is None else of_bank.bias[stay]
         else:
             model = self._model(bank, evidence, rows)
-            pieces = _text(model, rows_at((bank.embeddings,), stay)) if len(stay) else ()
+            pieces = _text(model, rows_at(bank.embeddings, stay)) if len(stay) else ()
         if not model.slope and all(column < len(stay) for column in evidence):
-            given = _moved(bank, model, _text(model, (rows,)), None)
+            given = _moved(bank, model, _text(model, rows), None)
         else:
             weights, biases = _weights(model, rows, [evidence.get(len(stay) + column) for column in range(len(rows))])
             given = _moved(bank, model, ((weights[:-1], 1.0),), biases[:-1])
@@ -275,12 +274,9 @@ class Composer:
         return self._once(first, "names", lambda bank: _named(model, bank.embeddings), model.digest)
 
 
-def rows_at(several: Sequence[Floats], positions: Indices) -> tuple[Floats, ...]:
-    """Return rows of arrays (·, D) that follow each other, at ascending positions; what stays whole is not copied."""
-    starts = np.cumsum([0, *map(len, several[:-1])])
-    parts = np.split(positions, np.searchsorted(positions, starts[1:]))
-    every = zip(several, parts, starts, strict=True)
-    return tuple(rows if len(part) == len(rows) else rows[part - start] for rows, part, start in every)
+def rows_at(rows: Floats, positions: Indices) -> Floats:
+    """Return rows of an array (C, D) at ascending positions; all of them are not copied."""
+    return rows if len(positions) == len(rows) else rows[positions]
 
 
 def _named(model: ClassModel, rows: Floats) -> _Names:
@@ -304,9 +300,9 @@ def _weights(
     return weights, bias - np.float32(model.weights[1] * rows.shape[1] / model.prior / 2)
 
 
-def _text(model: ClassModel, several: Sequence[Floats]) -> Pieces:
-    """Return the weights of classes known only by text embeddings (·, D), where no model was fitted."""
-    return tuple((rows, float(model.weights[2] * model.scale)) for rows in several)
+def _text(model: ClassModel, rows: Floats) -> Pieces:
+    """Return the weights of classes known only by text embeddings (C, D), where no model was fitted."""
+    return ((rows, float(model.weights[2] * model.scale)),)
 
 
 def _moved(bank: ClassBank, model: ClassModel, pieces: Pieces, bias: Floats | None) -> Linear:
