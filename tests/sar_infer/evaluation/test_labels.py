@@ -73,7 +73,7 @@ def test_only_new_photos_are_judged_whatever_the_bank_knows_of_the_others(fitted
         name: PhotoSet.of([f"{name} {n}".encode().ljust(32) for n in range(70)], near(np.full(70, number)))
         for number, name in enumerate(("hat", "shoe"))
     }
-    bank = banks.create(empty, {"hat": ("hat",), "shoe": ("shoe",)}, classifier.embed_names(["hat", "shoe"]), sets)
+    bank = banks.add(empty, {"hat": ("hat",), "shoe": ("shoe",)}, classifier.embed_names(["hat", "shoe"]), sets)
     if fitted:
         bank = banks.fit(bank, classifier.fit_model(bank).fitted.model.tensors())
     digests = [b"new".ljust(32), b"odd".ljust(32), sets["hat"].digests[69]]
