@@ -161,11 +161,6 @@ def test_options_are_those_of_the_commands() -> None:
     assert [name for name in ExportOptions.__annotations__ if f" {name}: " not in str(ExportOptions.__doc__)] == []
 
 
-def test_an_unknown_option_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="unknown setting 'shot', did you mean 'shots'"):
-        train("demo", shot=3)
-
-
 def test_the_package_is_cheap_and_export_is_the_function() -> None:
     """Also after its room of that name was imported, as it is here."""
     import sar_train.export.bundle

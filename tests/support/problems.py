@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch.nn.functional import interpolate, normalize
 from sar_train.data.dataset import SPLITS
 from sar_train.data.feature_file import StoredFeatures
 from sar_train.data.task import Task
-from sar_train.methods.base import Classes, ForwardOutputs, PromptMethod, Schedule, Setup, methods
+from sar_train.methods.base import Classes, PromptMethod, Schedule, Setup, methods
 from sar_train.regularisers.base import Regularisation, regularisers
 from sar_train.training import loop
 from sar_train.training.checkpoint import load_state, save_state
@@ -83,21 +82,6 @@ def make(name: str, given: Setup | None = None, **settings: Any) -> PromptMethod
 def embed(method: PromptMethod, names: Sequence[str] = BASE, template: str = TEMPLATE, model: str = VIT) -> Tensor:
     """(C, D) class embeddings under a method's prompts, with gradient."""
     return tiny_backbone(model).text(method.prompts(classes(names, template, model)), names)
-
-
-def outputs(n_images: int = 5, n_classes: int = 3, size: int = 6, scale: float = 7.0) -> ForwardOutputs:
-    """What a step computed, random; the logits are those of images and classes."""
-    rng = torch.Generator().manual_seed(4)
-    images, frozen = (normalize(torch.randn(n_images, size, generator=rng), dim=-1) for _ in range(2))
-    prompted, handcrafted = (normalize(torch.randn(n_classes, size, generator=rng), dim=-1) for _ in range(2))
-    labels = torch.randint(n_classes, (n_images,), generator=rng)
-    return ForwardOutputs(images, frozen, prompted, handcrafted, scale * images @ prompted.T, labels, scale)
-
-
-def cross_entropy_by_hand(logits: Tensor, labels: Tensor) -> float:
-    """Mean of -log softmax at the labels, written out."""
-    rows = zip(logits.double().tolist(), labels.tolist(), strict=True)
-    return sum(math.log(sum(math.exp(v) for v in row)) - row[label] for row, label in rows) / len(labels)
 
 
 @cache

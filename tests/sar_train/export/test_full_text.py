@@ -118,15 +118,6 @@ def test_without_the_library_the_error_names_the_extra(exported: Exported, monke
         fresh.embed_names(["owl"])
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"\0\1"])
-def test_a_damaged_tokenizer_is_one_line(exported: Exported, tmp_path: Path, damage: bytes) -> None:
-    from sar_infer.text.tokenizer import JsonTokenizer
-
-    (tmp_path / "t.json").write_bytes(damage)
-    with pytest.raises(BundleError, match="not a tokenizer file"):
-        JsonTokenizer.open(tmp_path / "t.json", "lower")
-
-
 def test_a_tokenizer_other_than_open_clips_is_found(tmp_path: Path) -> None:
     source = from_template(TEMPLATE, {"dog": ("dog",)}, model_folder(tmp_path / "model", "bpe"), RANDOM)
     tower = source.backbone.tower

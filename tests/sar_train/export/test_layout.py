@@ -27,29 +27,6 @@ def test_a_template_takes_part_by_itself_and_a_learned_prompt_has_none() -> None
     assert layout(moved("coop", template="the {}, a pet.")).template is None
 
 
-@pytest.mark.parametrize("position", ["end", "middle", "front"])
-def test_context_behind_the_name_takes_room_too(position: str) -> None:
-    assert spec_of(moved("coop", context_init="", n_ctx=16, position=position)) == (17, ".", 59)
-
-
-@pytest.mark.parametrize(
-    ("template", "student", "n_prefix"),
-    [
-        ("the {}.", "", 5),
-        ("a very bad photo of a rather small {}.", "", 9),
-        ("a photo of a {} , a type of texture.", "{} texture.", 5 + 4),
-        ("a photo of a {} .", "{} , a type of car", 5),
-        ("the {}.", "person doing {}.", 7),
-    ],
-)
-def test_a_teacher_and_its_text_behind_the_name_have_to_have_room_as_well(
-    template: str, student: str, n_prefix: int
-) -> None:
-    prompted = moved("tcp", template=template, **({"student": student} if student else {}))
-    assert layout(prompted).template == template
-    assert spec_of(prompted)[0] == n_prefix
-
-
 def test_teacher_and_student_must_read_the_same_tokens() -> None:
     prompted = moved("tcp")
     other = PromptedCLIP(prompted.backbone, prompted.method, "a photo of a {}, a pet.", prompted.trained)

@@ -159,13 +159,6 @@ def exported_graph(prompted: PromptedCLIP, folder: Path):
     return partial(Encoder(path, prompted.backbone.embed_dim, "cpu").run, "tokens")
 
 
-def test_padding_changes_nothing() -> None:
-    for prompted in (handcrafted(tiny_backbone(), TEMPLATE), moved("coop", position="front")):
-        encoder, tokens = NameEncoderModule(prompted, layout(prompted)), torch.tensor([[1929, 269, 49407]])
-        with torch.no_grad():
-            torch.testing.assert_close(encoder(torch.nn.functional.pad(tokens, (0, 40))), encoder(tokens))
-
-
 def test_two_towers_in_a_graph_share_their_weights() -> None:
     sizes = [
         export_name_encoder(prompted, layout(prompted)).ByteSize()

@@ -19,7 +19,7 @@ from sar_train.export.source import (
     from_template,
     spoken_phrases,
 )
-from sar_train.training.checkpoint import HALVES, STATE, Run, save_run, save_state
+from sar_train.training.checkpoint import Run, save_run
 from sar_train.training.prompted import Fixed, PromptedCLIP
 
 RECORD: dict[str, Any] = {
@@ -96,14 +96,6 @@ def test_a_run_that_does_not_fit_is_refused(
         from_run(folder, **options)
 
 
-@pytest.mark.parametrize("name", [None, STATE, HALVES])
-def test_an_unfinished_run_names_the_command_that_continues_it(tmp_path: Path, name: str | None) -> None:
-    if name:
-        save_state(tmp_path, {}, {}, name)
-    with pytest.raises(RunError, match="not finished; the same sar-train command continues it$"):
-        from_run(tmp_path)
-
-
 def test_a_checkpoint_without_a_backbone_takes_the_one_named(run: Run, tmp_path: Path) -> None:
     bare = Run(run.tensors, "coop")
     source = from_run(saved(bare, tmp_path / "run"), {"cat": ("cat",)}, backbone=VIT, pretrained=RANDOM)
@@ -161,11 +153,6 @@ def test_a_head_is_left_out_and_the_scores_are_those_without_it(tmp_path: Path) 
     source = from_run(folder, tell=lines.append)
     assert source.quality.metrics.base_accuracy == 70.0
     assert lines[0].startswith("without the head of dept") and lines[0] in source.quality.notes
-
-
-def test_a_run_without_a_record(tmp_path: Path) -> None:
-    source = from_run(saved(run_of(moved("cocoop")), tmp_path / "run"), approximate="mean-image")
-    assert source.quality == Quality(notes=(APPROXIMATION,))
 
 
 @pytest.mark.parametrize("missing", ["metrics", "zero_shot", "dataset", "config", "seed"])

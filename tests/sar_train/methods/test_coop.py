@@ -7,7 +7,6 @@ import torch
 from support import full_length
 from support.problems import (
     BASE,
-    CLASSES,
     classes,
     embed,
     make,
@@ -16,30 +15,9 @@ from support.problems import (
     started,
     train,
 )
-from support.tiny import RESNET, VIT, tiny_backbone
+from support.tiny import tiny_backbone
 
 from sar_train.errors import ConfigError
-
-UNSEEN = ("fox", "an improbably long name, with commas")
-
-
-@pytest.mark.parametrize("model", [VIT, RESNET])
-def test_started_from_words_it_is_zero_shot_exactly(model: str) -> None:
-    backbone = tiny_backbone(model)
-    learned = embed(make("coop", setup(model=model)), CLASSES, model=model)
-    assert torch.equal(learned, backbone.embed_names(CLASSES, "a photo of a {}."))
-    theirs = full_length.encode_text(backbone, [f"a photo of a {name}." for name in CLASSES])
-    torch.testing.assert_close(learned, theirs, atol=2e-6, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("position", "template"),
-    [("end", "a photo of a {}."), ("middle", "a photo {} of a."), ("front", "{} a photo of a.")],
-)
-def test_the_name_stands_where_it_was_asked_for(position: str, template: str) -> None:
-    learned = embed(make("coop", position=position), CLASSES)
-    theirs = full_length.encode_text(tiny_backbone(), [template.format(name) for name in CLASSES])
-    torch.testing.assert_close(learned, theirs, atol=2e-6, rtol=0)
 
 
 def test_only_a_context_of_the_papers_size_and_spread_is_learned() -> None:
@@ -67,7 +45,7 @@ def test_class_specific_contexts_train_and_embed_the_trained_classes(position: s
     torch.testing.assert_close(embed(state.method), theirs, atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("names", [UNSEEN, BASE[:3], BASE[::-1], (*BASE, "fox")])
+@pytest.mark.parametrize("names", [("fox", "boat"), BASE[:3], BASE[::-1], (*BASE, "fox")])
 def test_class_specific_contexts_have_nothing_for_other_names(names: tuple[str, ...]) -> None:
     method = make("coop", class_specific=True)
     assert not method.transfers

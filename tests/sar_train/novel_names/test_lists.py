@@ -11,13 +11,8 @@ from support.coop import write_split
 
 from sar_train.errors import ConfigError, DataError, SarTrainError
 from sar_train.novel_names.gather import novel_names
-from sar_train.novel_names.source import NameRequest, SourceOptions, open_novel_source
+from sar_train.novel_names.source import SourceOptions, open_novel_source
 from sar_train.training import trainer
-
-
-def test_names_of_a_file_in_their_order(tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("\ufeff# animals\n\n  wolf \nred_fox\n", encoding="utf-8")
-    assert list(open_novel_source(f"file:{tmp_path / 'x'}").candidates(NameRequest(["dog"], 5))) == ["wolf", "red_fox"]
 
 
 @pytest.mark.parametrize(

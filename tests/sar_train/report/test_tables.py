@@ -280,16 +280,6 @@ def test_open_h_stands_beside_base_new_and_h_where_every_run_has_it(tmp_path: Pa
     assert [by_name[name][3] for name in ("CoOp", "CoOp + SAR", "difference")] == ["", "*60.0", ""]
 
 
-def test_results_without_one_ranking_have_no_such_columns(tmp_path: Path) -> None:
-    old = result()
-    del old["open"]
-    write(tmp_path, old)
-    write(tmp_path, result("w", protocol="custom") | {"open": None})
-    assert tables(tmp_path, "open") == []
-    heads = [column.flat for table in tables(tmp_path, "base-to-new", "custom") for column in table.columns]
-    assert not any("open" in head for head in heads)
-
-
 # ---------------------------------------------------------------------------------------------------------- few-shot
 def test_by_number_of_shots(tmp_path: Path) -> None:
     for shots, base in ((16, 70.0), (2, 60.0)):
@@ -428,15 +418,6 @@ def test_zero_shot_is_averaged_where_seeds_draw_the_test_photos(tmp_path: Path) 
         for name in ("coop", "coop+sar"):
             write(tmp_path, result(name, seed=seed, zero_shot=known))
     assert rows(tables(tmp_path, "base-to-new")[0])["zero-shot"][:2] == ["61.0 ± 1.4", "52.0 ± 2.8"]
-
-
-def test_scenes_and_rows_are_in_the_order_of_the_field(tmp_path: Path) -> None:
-    for dataset in ("zebra", "dtd", "caltech101"):
-        for name in ("mine", "coop+sar", "kgcoop", "coop"):
-            write(tmp_path, result(name, dataset=dataset))
-    scenes = grouped(read(tmp_path).runs)
-    assert [scene.dataset for scene in scenes] == ["caltech101", "dtd", "zebra"]
-    assert list(scenes[0].rows) == ["coop", "coop+sar", "kgcoop", "mine"]
 
 
 def test_methods_of_which_a_side_is_missing_or_has_several_settings(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from support.blobs import write_blobs
 from support.photos import write_folder, write_photo
-from support.tiny import RESNET, register
 
 from sar_train.clip import backbone
 from sar_train.config.run import RunConfig
@@ -61,27 +60,6 @@ def test_class_specific_contexts_are_refused_where_other_names_come(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         prepare(dataclasses.replace(config, sections=OWN, **changes))
-
-
-@pytest.mark.parametrize("method", [name for name, kind in methods.entries.items() if kind.towers == ("text",)])
-def test_the_other_methods_run_on_a_resnet(method: str, tmp_path: Path) -> None:
-    register()
-    photos = write_folder(tmp_path / "photos", {"cat": 3, "dog": 3})
-    config = RunConfig(
-        data=str(photos),
-        backbone=RESNET,
-        pretrained=backbone.RANDOM,
-        method=method,
-        sar=False,
-        shots=2,
-        views=1,
-        epochs=2,
-        statistics=False,
-    )
-    run = trainer.run(config, tmp_path / "run")
-    assert run.backbone_name == RESNET
-    assert len(run.record["history"]) == 2
-    assert all(tensor.isfinite().all() for tensor in run.tensors.values())
 
 
 def test_published_schedules_hold_until_the_user_says_otherwise(config: RunConfig) -> None:

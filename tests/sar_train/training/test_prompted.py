@@ -7,7 +7,7 @@ import torch
 from support.problems import NOVEL
 from support.tiny import tiny_backbone
 
-from sar_train.errors import ConfigError, RunError
+from sar_train.errors import RunError
 from sar_train.training.checkpoint import Run
 from sar_train.training.prompted import restore
 
@@ -30,10 +30,3 @@ def test_an_imported_context_needs_neither_classes_nor_template() -> None:
 def test_prompts_that_do_not_fit(tensors: dict[str, torch.Tensor], fact: str) -> None:
     with pytest.raises(RunError, match=f"coop on tiny-vit: {fact}"):
         restore(Run(tensors, "coop"), tiny_backbone())
-
-
-def test_unknown_methods_and_settings_are_named() -> None:
-    with pytest.raises(ConfigError, match="'coop'"):
-        restore(Run({}, "cop"), tiny_backbone())
-    with pytest.raises(ConfigError, match="'n_ctxx'"):
-        restore(Run({}, "coop", {"n_ctxx": 1}), tiny_backbone())

@@ -57,21 +57,6 @@ def one_step(
     return terms, {name: value - before[name] for name, value in parameters(method).items()}
 
 
-def test_it_is_what_sgd_would_do() -> None:
-    """Weight decay included; the gradient is taken through the full-length tower."""
-    method, data, backbone = make("coop"), problem(1), tiny_backbone()
-    before = method.context.detach().clone()
-    state = start(method, schedule("coop", learning_rate=0.01, momentum=0.0, weight_decay=0.1), 1)
-    terms = OptimiserStep(backbone, data, state)(torch.arange(24), 0.0)
-    context = before.clone().requires_grad_()
-    logits = backbone.logit_scale * data.features[:, 0] @ full_length.text_rows(backbone, BASE, context).T
-    loss = -(logits.log_softmax(1)[torch.arange(24), data.labels]).mean()
-    loss.backward()
-    assert terms == {"cross_entropy": pytest.approx(loss.item(), rel=1e-5)}
-    expected = before - 0.01 * (context.grad + 0.1 * before)
-    torch.testing.assert_close(method.context.detach(), expected, atol=1e-6, rtol=1e-4)
-
-
 def test_the_regulariser_is_added_at_its_weight_and_sees_base_and_novel_names() -> None:
     sar = regularisation(weight=2.0, subset=0)
     teacher = sar.teacher.roll(1, 1)  # other than the single template

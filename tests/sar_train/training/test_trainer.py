@@ -144,11 +144,6 @@ def test_the_record_has_what_a_bundle_may_answer_instead(
     assert run.settings.keys() == {field.name for field in dataclasses.fields(type(ready.method).Config)}
 
 
-def test_a_finished_run_is_not_overwritten(finished: Finished, config: RunConfig) -> None:
-    with pytest.raises(RunError, match="finished run"):
-        trainer.run(config, finished.folder)
-
-
 def test_statistics_of_a_run_that_failed_are_not_taken_for_those_of_the_next(config: RunConfig, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "fitted_statistics.safetensors").write_bytes(b"saved before the disk was full")
