@@ -137,7 +137,9 @@ def reason_of(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def raised_as(kind: type[SarInferError], task: str, caught: type[Exception] = Exception) -> abc.Iterator[None]:
+def raised_as(
+    kind: type[SarInferError], task: str, caught: type[Exception] | tuple[type[Exception], ...] = Exception
+) -> abc.Iterator[None]:
     """Raise errors of the block as one of this package, ``TASK: REASON``; those that are one already pass.
 
     Args:

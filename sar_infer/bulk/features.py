@@ -6,7 +6,6 @@ Results of a bulk run with ``--embeddings`` are read as they are, without an enc
 
 from __future__ import annotations
 
-import functools
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -100,8 +99,8 @@ def _encoded(sources: InputSources, classifier: Classifier, skipped: Skipped, ba
                         keys.append(item.key)
                         yield content
 
-    decode = functools.partial(decode_image, spec=classifier.bundle.manifest.preprocess)
-    for batch in decode_batches(contents(), decode, batch_size):
+    spec = classifier.bundle.manifest.preprocess
+    for batch in decode_batches(contents(), lambda image: decode_image(image, spec), batch_size):
         names = []
         for _, pixels in batch:
             key = keys.popleft()

@@ -17,7 +17,7 @@ from sar_infer import __version__
 from sar_infer.cli.command import Command, Key
 from sar_infer.cli.options import CONTEXT, COUNT, Number, Refusal, model_options, one_blas_thread, option
 from sar_infer.cli.variables import unknown_variables
-from sar_infer.errors import InputError, SarInferError, install, one_line, reason_of
+from sar_infer.errors import InputError, SarInferError, install, one_line, raised_as, reason_of
 from sar_infer.images.formats import IMAGE_SECONDS
 
 if TYPE_CHECKING:
@@ -238,12 +238,8 @@ def _key(path: str | None) -> str | None:
     if path is not None:
         if KEY in os.environ:
             raise InputError(f"two keys, {KEY} and --api-key-file: give one")
-        try:
+        with raised_as(InputError, f"--api-key-file: {path} cannot be read", (OSError, UnicodeDecodeError)):
             text = Path(path).read_text("utf-8")
-        except OSError as error:
-            raise InputError(f"--api-key-file: {path} cannot be read: {error.strerror or error}") from None
-        except UnicodeDecodeError:
-            raise InputError(f"--api-key-file: {path} is not text in UTF-8") from None
     elif (variable := os.environ.get(KEY)) is None:
         return None
     else:

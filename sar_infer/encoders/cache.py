@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from sar_infer._arrays import Floats
-from sar_infer.errors import InputError, WriteError, reason_of
+from sar_infer.errors import InputError, WriteError, raised_as
 from sar_infer.storage.files import write_atomically
 from sar_infer.storage.tensor_file import TensorFile, file_pieces
 
@@ -80,11 +80,9 @@ class PhotoCache(RecentCache[tuple[bytes, Floats]]):
             InputError: The folder cannot be made, or a file in it is damaged.
             WriteError: A file cannot be written.
         """
-        try:
-            if folder is not None:
+        if folder is not None:
+            with raised_as(InputError, f"{folder}: not a folder for embeddings", OSError):
                 folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder}: not a folder for embeddings ({reason_of(error)})") from None
         self._folder = folder
         try:
             yield
@@ -116,12 +114,10 @@ class PhotoCache(RecentCache[tuple[bytes, Floats]]):
     def _read(self, encoder: str) -> Iterator[tuple[str, tuple[bytes, Floats]]]:
         assert self._folder is not None  # noqa: S101 - `get` has looked
         for path in sorted(self._folder.glob(f"{_stem(encoder)}-*.safetensors")):
-            try:
-                with path.open("rb") as stream:
-                    file = TensorFile(stream)
-                    tensors = [file.tensor(name) for name in ("files", "digests", "rows")]
-            except (OSError, ValueError, KeyError) as error:
-                raise InputError(f"{path}: not embeddings ({reason_of(error)}); remove it") from None
+            task, damage = f"{path}: not embeddings; remove it", (OSError, ValueError, KeyError)
+            with raised_as(InputError, task, damage), path.open("rb") as stream:
+                file = TensorFile(stream)
+                tensors = [file.tensor(name) for name in ("files", "digests", "rows")]
             for name, digest, row in zip(*tensors, strict=True):
                 yield name.tobytes().hex(), (digest.tobytes(), row)
 
@@ -133,10 +129,8 @@ class PhotoCache(RecentCache[tuple[bytes, Floats]]):
         tensors |= {"rows": np.array(rows, np.float32)}
         assert self._folder is not None  # noqa: S101 - `put` has looked
         path = self._folder / f"{_stem(encoder)}-{secrets.token_hex(8)}.safetensors"
-        try:
+        with raised_as(WriteError, f"{path}: cannot be written", OSError):
             write_atomically(path, file_pieces(tensors, {"format": "sar-embeddings"}))
-        except OSError as error:
-            raise WriteError(f"{path}: cannot be written ({reason_of(error)})") from None
 
 
 def _stem(encoder: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -57,27 +57,21 @@ def read_photos(
         ImageError: Photos cannot be read; the message names all of them.
         InputError: No photo of a class can be read.
     """
-    result, bad = ReadPhotos(), list[tuple[str, ImageError]]()
-    labels, rows = deque[str](), dict[str, dict[bytes, Floats]]()
-
-    def photos() -> Iterator[ImageSource]:
-        for name, photo in pairs:
-            rows.setdefault(name, {})
-            labels.append(name)
-            yield photo
-
-    for path, digest, row in embed(photos()):
-        name = labels.popleft()
+    result, bad, rows = ReadPhotos(), list[tuple[str, ImageError]](), dict[str, dict[bytes, Floats]]()
+    named, photos = itertools.tee(pairs)
+    embedded = embed(photo for _, photo in photos)
+    for (name, _), (path, digest, row) in zip(named, embedded, strict=True):
+        of_class = rows.setdefault(name, {})
         if isinstance(row, ImageError):
             bad.append((path, row))
             result.unreadable.append((name, path, str(row)))
-        elif digest in rows[name]:
+        elif digest in of_class:
             result.repeats.append((name, path, f"the same pixels as {result.files[name, digest]}"))
         else:
             result.files[name, digest] = path
-            if owner := next((other for other, of_class in rows.items() if digest in of_class), None):
+            if owner := next((other for other, of_other in rows.items() if digest in of_other), None):
                 result.twice.append(((result.files[owner, digest], owner), (path, name)))
-            rows[name][digest] = row
+            of_class[digest] = row
     if bad and not skip_unreadable:
         raise unreadable(bad)
     if empty := [name for name, of_class in rows.items() if not of_class]:

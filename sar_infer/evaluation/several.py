@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sar_infer.classify.decision import Decision
-from sar_infer.errors import InputError, reason_of
+from sar_infer.errors import InputError, raised_as
 from sar_infer.evaluation.evaluation import LeftOut, unlearned
 from sar_infer.evaluation.html import write_page
 from sar_infer.evaluation.reading import Embedded
@@ -107,9 +107,12 @@ def labels_of(roots: Iterable[str], lookup: Callable[[str], object]) -> dict[str
 
 
 def _listed(path: Path) -> Iterator[tuple[str, list[str]]]:
-    try:
+    task = f"{path}: expected a list with path and labels (a{_BETWEEN}b)"
+    with raised_as(InputError, task, (OSError, ValueError, TypeError, AttributeError, csv.Error)):
         text = path.read_text("utf-8-sig")
         for row in json.loads(text) if path.suffix.lower() == ".json" else csv.DictReader(text.splitlines()):
+            if missing := {"path", "labels"} - row.keys():
+                raise InputError(f"{task}: no column {max(missing)!r}, but {[*row]!r:.200}")
             if None in row:
                 raise InputError(
                     f"{path}: {row['path']!r:.200} has labels in columns of their own; put {_BETWEEN} between"
@@ -118,11 +121,6 @@ def _listed(path: Path) -> Iterator[tuple[str, list[str]]]:
                 raise InputError(f"{path}: {row['path']!r:.200} is no file; paths are relative to the list")
             names = row["labels"].split(_BETWEEN) if isinstance(row["labels"], str) else row["labels"] or ()
             yield str(photo), [name for label in names if (name := label.strip())]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
-        if isinstance(error, InputError):
-            raise
-        why = f"no column {error}, but {[*row]!r:.200}" if isinstance(error, KeyError) else reason_of(error)
-        raise InputError(f"{path}: expected a list with path and labels (a{_BETWEEN}b): {why}") from None
 
 
 def evaluate_several(

@@ -293,10 +293,8 @@ def write_class_list(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
         (cell(name), f"./{photo}" if photo.startswith(_FORMULA) else photo, cell(group)) for name, photo, group in rows
     ]
     text = "".join(",".join(map(_quoted, line)) + "\n" for line in lines)
-    try:
+    with raised_as(WriteError, f"{path}: cannot be written", OSError):
         write_atomically(path, [text.encode("utf-8", "surrogateescape")])
-    except OSError as error:
-        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def _quoted(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.errors import BundleError, SchemaError
+from sar_infer.errors import BundleError, SchemaError, raised_as
 from sar_infer.storage.files import write_atomically
 from sar_infer.storage.tensor_file import TensorFile, Tensors, file_pieces
 
@@ -65,24 +65,21 @@ class FileKind:
             SchemaError: The file has another version.
             BundleError: The file is missing, damaged, of another kind, or of another encoder.
         """
-        try:
-            with path.open("rb") as stream:
-                file = TensorFile(stream)
-                metadata, kinds = file.metadata, {name: entry.kind for name, entry in file.entries.items()}
-                if metadata.get("format") != self.format:
-                    raise ValueError(f"format {metadata.get('format')!r:.40}, expected {self.format!r}")
-                if metadata.get("version") != str(self.version):
-                    raise SchemaError(f"{path}: version {metadata.get('version')!r:.40}, expected {self.version}")
-                encoder = metadata.get("encoder_digest", "")
-                if encoder_digest is not None and encoder != encoder_digest:
-                    raise ValueError(f"belongs to another encoder: {encoder:.8}, expected {encoder_digest:.8}")
-                expected = {**self.tensors, "names": "U8", "offsets": "I64"}
-                if expected != kinds:
-                    raise ValueError(f"expected tensors {expected}, got {kinds}")
-                tensors = {name: file.tensor(name) for name in kinds}
+        with raised_as(BundleError, str(path), (ValueError, OSError)), path.open("rb") as stream:
+            file = TensorFile(stream)
+            metadata, kinds = file.metadata, {name: entry.kind for name, entry in file.entries.items()}
+            if metadata.get("format") != self.format:
+                raise ValueError(f"format {metadata.get('format')!r:.40}, expected {self.format!r}")
+            if metadata.get("version") != str(self.version):
+                raise SchemaError(f"{path}: version {metadata.get('version')!r:.40}, expected {self.version}")
+            encoder = metadata.get("encoder_digest", "")
+            if encoder_digest is not None and encoder != encoder_digest:
+                raise ValueError(f"belongs to another encoder: {encoder:.8}, expected {encoder_digest:.8}")
+            expected = {**self.tensors, "names": "U8", "offsets": "I64"}
+            if expected != kinds:
+                raise ValueError(f"expected tensors {expected}, got {kinds}")
+            tensors = {name: file.tensor(name) for name in kinds}
             return unpacked(tensors.pop("names"), tensors.pop("offsets")), tensors, encoder
-        except (ValueError, OSError) as error:
-            raise BundleError(f"{path}: {error}") from None
 
 
 def packed(names: Sequence[str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from sar_infer.errors import BundleError
+from sar_infer.errors import BundleError, raised_as
 
 
 def read_sealed(text: str, source: str) -> tuple[dict[str, Any], str]:
@@ -21,12 +21,11 @@ def read_sealed(text: str, source: str) -> tuple[dict[str, Any], str]:
     Raises:
         BundleError: The text is not JSON, or not an object.
     """
-    try:
+    # A lone surrogate, which has no UTF-8, is a ValueError too.
+    with raised_as(BundleError, f"{source}: not valid JSON", (ValueError, RecursionError)):
         data = json.loads(text, parse_constant=_refuse)
         if isinstance(data, dict):
             return data, canonical_digest({key: value for key, value in data.items() if key != "digest"})
-    except (ValueError, RecursionError) as error:  # a lone surrogate, which has no UTF-8, is a ValueError too
-        raise BundleError(f"{source}: not valid JSON ({error})") from None
     raise BundleError(f"{source}: expected a JSON object, got {type(data).__name__}")
 
 
@@ -58,8 +57,7 @@ def build(kind: Any, value: Any, source: str, where: str = "") -> Any:
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, source, where)
     if origin in (types.UnionType, typing.Union):
-        options = [a for a in arguments if a is not type(None)]
-        return None if value is None else build(options[0], value, source, where)
+        return None if value is None else build(arguments[0], value, source, where)
     if origin is Literal and value in arguments:
         return value
     if origin is tuple and isinstance(value, list):
