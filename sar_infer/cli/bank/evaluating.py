@@ -16,8 +16,8 @@ from sar_infer.cli.options import Refusal
 @on_bank({"Options": "photos several html curve"})
 @photos_option(
     "ROOT",
-    "Photos that the bank has not used, one folder for each class. With --several also a list (.csv, .json) of path "
-    "and labels. Repeatable.",
+    "Photos that the bank has not used: one folder for each class, or a CSV file of class and photo. With --several "
+    "folders, or a list (.csv, .json) of path and labels. Repeatable.",
 )
 @own_option("--several", is_flag=True, help="Evaluate each class that a photo shows, from the photo and its quarters.")
 @own_option("--html", type=click.Path(path_type=Path), help="Also write one HTML page with the misclassified photos.")

@@ -48,6 +48,8 @@ def test_it_counts_what_classify_answers(bank: Path) -> None:
     pairs = {(pair["label"], pair["answer"]): pair["count"] for pair in content["confused"]}
     mistakes = [(Path(path).parent.name, answers[path][0]["label"]) for path in paths if path not in right]
     assert pairs == {pair: mistakes.count(pair) for pair in mistakes}
+    Path("list.csv").write_text("".join(["class,photo\n", *(f"{Path(path).parent.name},{path}\n" for path in paths)]))
+    assert run.report("evaluate", bank, "--photos", "list.csv")["accuracy"] == content["accuracy"]
     same = classify("held", "--bank", bank, "--evaluate", "--format", "json")
     assert json.loads(same.stdout)["answers"] == content["answers"]
 
