@@ -263,20 +263,20 @@ def evaluate(
         left_out: Photos that are not evaluated.
         rows: (N, D) unit embeddings of the photos, by which their labels are checked; None for no check.
     """
-    known = [answer for answer in answers if not answer.absent]
-    accuracy = Share.of_flags([answer.right for answer in known])
-    among_best = Share.of_flags([answer.rank is not None for answer in known])
+    answerable = [answer for answer in answers if not answer.absent]
+    accuracy = Share.of_flags([answer.right for answer in answerable])
+    among_best = Share.of_flags([answer.rank is not None for answer in answerable])
     if accuracy is None or among_best is None:
         return None
-    pairs = _pairs(known)
+    pairs = _pairs(answerable)
     return Evaluation(
         classes,
         accuracy,
         among_best,
-        _per_class(known, pairs),
+        _per_class(answerable, pairs),
         pairs,
-        _calibration(known),
-        _unknowns(known, [answer for answer in answers if answer.absent], tells_unknown, threshold),
+        _calibration(answerable),
+        _unknowns(answerable, [answer for answer in answers if answer.absent], tells_unknown, threshold),
         tuple(answers),
         tuple(left_out),
         None if rows is None else _label_check(answers, rows),
@@ -290,9 +290,9 @@ def _label_check(answers: Sequence[Answer], rows: Floats) -> LabelCheck:
     return LabelCheck(names.tolist(), rows[np.array(present)], labels, [answer.image for answer in answerable])
 
 
-def _per_class(known: Sequence[Answer], pairs: Sequence[Pair]) -> tuple[ClassResult, ...]:
-    photos, answered = Counter(answer.label for answer in known), Counter(answer.answer for answer in known)
-    right = Counter(answer.label for answer in known if answer.right)
+def _per_class(answerable: Sequence[Answer], pairs: Sequence[Pair]) -> tuple[ClassResult, ...]:
+    photos, answered = Counter(answer.label for answer in answerable), Counter(answer.answer for answer in answerable)
+    right = Counter(answer.label for answer in answerable if answer.right)
     taken_for = {pair.label: pair.answer for pair in reversed(pairs)}
     results = [
         ClassResult(name, share, answered[name], taken_for.get(name))
@@ -312,8 +312,8 @@ def _pairs(answerable: Sequence[Answer]) -> tuple[Pair, ...]:
     return tuple(Pair(*pair, len(of_pair), counts[pair[0]], tuple(of_pair[:_EXAMPLES])) for pair, of_pair in ordered)
 
 
-def _calibration(known: Sequence[Answer]) -> Calibration:
-    scores, right = np.array([(answer.score, answer.right) for answer in known]).T
+def _calibration(answerable: Sequence[Answer]) -> Calibration:
+    scores, right = np.array([(answer.score, answer.right) for answer in answerable]).T
     table = reliability(scores, right.astype(np.bool_))
     width = 1 / len(table.counts)
     columns = zip(table.counts.tolist(), table.scores.tolist(), table.right.tolist(), strict=True)
@@ -326,13 +326,15 @@ def _calibration(known: Sequence[Answer]) -> Calibration:
     return Calibration(float(scores.mean()), float(right.mean()), table.error, by_chance, tuple(bins))
 
 
-def _unknowns(known: Sequence[Answer], others: Sequence[Answer], tells: bool, threshold: float | None) -> Unknowns:
-    called, found = (Share.of_flags([one.called_unknown for one in group]) for group in (known, others))
-    of_known, of_others = (np.array([one.unknown for one in group], np.float64) for group in (known, others))
+def _unknowns(answerable: Sequence[Answer], others: Sequence[Answer], tells: bool, threshold: float | None) -> Unknowns:
+    shares = [
+        Share.of_flags([one.called_unknown for one in group]) if tells else None for group in (answerable, others)
+    ]
+    of_known, of_others = (np.array([one.unknown for one in group], np.float64) for group in (answerable, others))
     thresholds = [(rate, threshold_for(of_known, rate)) for rate in FALSE_ALARMS]
     return Unknowns(
-        called if tells else None,
-        found if tells else None,
+        shares[0],
+        shares[1],
         len(others),
         tuple(dict.fromkeys(one.label for one in others)),
         auroc(-of_known, -of_others) if others else None,

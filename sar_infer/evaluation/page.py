@@ -44,10 +44,10 @@ def write_evaluation(
     Raises:
         WriteError: The file cannot be written.
     """
-    known = [answer for answer in evaluation.answers if not answer.absent]
+    answerable = [answer for answer in evaluation.answers if not answer.absent]
     names, cells = evaluation.confusion
-    by_name = {answer.image: answer for answer in known}
-    mistakes = sorted((answer for answer in known if not answer.right), key=lambda answer: -answer.score)
+    by_name = {answer.image: answer for answer in answerable}
+    mistakes = sorted((answer for answer in answerable if not answer.right), key=lambda answer: -answer.score)
     worst = [answer.image for answer in mistakes[:MOST_WORST]]
     pairs = [pair for at, pair in enumerate(evaluation.confused[:MOST_PAIRS]) if pair.count > 1 or at < _FEW_PAIRS]
     positions = {

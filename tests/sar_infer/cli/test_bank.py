@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from support.bank_commands import BANK, Command, class_names, content, paint_folders, start
 from support.bundles import BANK_NAMES, ENCODER_DIGEST, name_rows, write_bundle
 from support.disk import fill_disk
@@ -427,10 +425,3 @@ def test_what_is_set_for_other_commands_changes_nothing_here(monkeypatch: pytest
     monkeypatch.setenv("SAR_BANK_ADD_THRESHOLD", "0.25")
     run("add", BANK)
     assert info("owl").threshold == 0.25
-
-
-def test_options_have_environment_variables(tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_text("owl\nemu\n")
-    environment = {"SAR_BANK_CREATE_CLASSES": str(tmp_path / "names.txt"), "SAR_FORMAT": "json"}
-    created = CliRunner(env=environment).invoke(main, ["create", str(tmp_path / "bank.safetensors")])
-    assert json.loads(created.stdout)["classes"] == ["owl", "emu"]

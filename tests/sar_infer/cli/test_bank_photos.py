@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from pathlib import Path
 
@@ -11,10 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.bank_commands import BANK, Command, content
-from support.bundles import BANK_NAMES, DIM, write_bundle
+from support.bundles import BANK_NAMES, write_bundle
 from support.trained import example_trained
 
-from sar_infer import Classifier
 from sar_infer.bank import ClassBank
 from sar_infer.bundle.manifest import CLASS_MODEL
 from sar_infer.cli.bank import main
@@ -241,14 +239,3 @@ def test_examples_of_one_call() -> None:
         (("--examples", "root/lime"), "one folder for each class"),
     ):
         assert message in classify.refused("v.png", *arguments)
-
-
-def test_python_takes_the_same_photos() -> None:
-    classifier = Classifier.open(os.environ["SAR_BUNDLE"])
-    paths = sorted(str(path) for path in Path(folder("iris", VIOLET)).iterdir())
-    photos = classifier.embed_photos([*paths, paths[0]])
-    assert (len(photos), photos.rows.shape) == (4, (4, DIM))
-    np.testing.assert_allclose(photos.rows, classifier.embed_images(paths), atol=1e-6)
-    classes = classifier.class_set(photos={"iris": photos})
-    (result,) = classifier.stream([paint("v.png", VIOLET, 99)], classes)
-    assert result.predictions[0].label == "iris"

@@ -30,9 +30,7 @@ def test_jsonl_parts_and_classes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--out out", "no image given"),
         ("gone.tar --out out", "gone.tar: no such file or folder"),
-        ("p --only --out out", "--only and --extend need --classes"),
         ("p --resume", "--resume needs --out"),
         ("p --format parquet", "--format parquet needs --out"),
         ("p --out out --profile", "--profile and --out cannot be combined"),

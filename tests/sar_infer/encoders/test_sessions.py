@@ -25,10 +25,6 @@ def graph(bundle_path: Path) -> Path:
     return bundle_path / IMAGE_ENCODER
 
 
-def test_cpu(graph: Path) -> None:
-    assert sessions.provider(sessions.open_session(graph, "cpu")) == "CPUExecutionProvider"
-
-
 def test_cuda_where_it_works(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_cuda(monkeypatch, works=True)
     for device in ("cuda", "auto"):
