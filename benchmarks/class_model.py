@@ -1,7 +1,7 @@
 """The class model on real photos and ``sar-mini``: accuracy, likelihood, calibration, unknown images and adapting.
 
     python -m benchmarks.class_model [--deal choosing|reporting] [--sets garments caltech dtd pacs] [--draws 5]
-        [--what names streams long few promise alone trained unknown seconds] [--shots 16] [--cache FOLDER]
+        [--what names streams long few promise alone trained unknown gains seconds] [--shots 16] [--cache FOLDER]
         [--out FILE.csv]
 
 Two deals share no test photo. Constants are chosen on ``choosing``; ``reporting`` is for figures. Within a deal, no
@@ -22,6 +22,9 @@ fits, also among the 1,000 names of the shipped bundle, of an image, and of the 
 ``long`` prints accuracies, in per cent, before and after long streams without labels that show only trained classes, or
 all: Caltech101, added classes known by name, each photo of half the test 1, 10 and 50 times.
 
+``gains`` prints H, accuracy and nats before decision 44 and their changes, with intervals over draws: the prior of P
+with 16 photos of each trained class, the rules for few photos with 2 and 1.
+
 ``unknown`` prints a table of unknown images, near (absent classes of the set) and far (photos of other sets): AUROC,
 the share rejected at exactly 5 % false alarms, and false alarms and shares rejected at the default threshold, in per
 cent. Rows are sets by 0 to 8 photos of added classes, another camera, and two and three classes without others.
@@ -40,13 +43,15 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
 from benchmarks import command
-from sar_infer.class_model import adapt, cross_validation
+from sar_infer.class_model import adapt, cross_validation, folds
+from sar_infer.class_model import model as of_model
 from sar_infer.class_model.model import Rivals, linear, log_probabilities, scores_of
-from sar_infer.measures import auroc
+from sar_infer.measures import auroc, calibration_error, calibration_error_by_chance
 
 SHOTS = 16
 PHOTOS = (0, 1, 2, 4)
@@ -250,10 +255,11 @@ class Model:
         return self._logs(x, text, now.means, now.counts, learned.translation)[:, :-1]
 
 
-def calibration_error(scores: Any, right: Any) -> float:
-    """Return the calibration error in per cent, in 15 bins."""
-    bins = np.clip(np.ceil(scores * 15).astype(int) - 1, 0, 14)
-    return float(100 * np.abs(np.bincount(bins, weights=right - scores, minlength=15)).sum() / len(scores))
+def ranking(logs: Any, labels: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return flags of right answers (N,), and accuracy in per cent, nats, and calibration error less that of chance."""
+    right, scores = logs.argmax(1) == labels, np.exp(logs.max(1))
+    error = 100 * (calibration_error(scores, right) - calibration_error_by_chance(scores))
+    return right, (100 * right.mean(), -logs[np.arange(len(right)), labels].mean(), error)
 
 
 def accuracies(right: Any, labels: Any, trained: int) -> tuple[float, float, float]:
@@ -266,35 +272,28 @@ UNKNOWN = ("near", "far", "near at 5", "far at 5", "false alarms", "near rejecte
 FIGURES = ("base", "new", "h", "accuracy", "nll", "ece", "auroc", "false_alarms", "rejected")
 
 
+def smaller_banks(draw: Draw, test: Photos, photos: int) -> Iterator[tuple[Any, tuple[Any, Any, Any]]]:
+    """Yield flags of known images, and text, mean photos and numbers without half of the added classes, four times."""
+    others = np.arange(draw.trained, len(draw.text))
+    for half in range(4):
+        added = np.sort(np.random.default_rng(half).permutation(others)[: (len(others) + 1) // 2])
+        columns = np.r_[np.arange(draw.trained), added]
+        means, counts = draw.bank(photos, half)
+        yield np.isin(test.labels, columns), (draw.text[columns], means[columns], counts[columns])
+
+
 def by_names(draw: Draw, kind: str, system: Model, photos: int) -> Any:
     """Return the figures (9,) of a test set with so many photos of each added class."""
     test, figures = draw.tests[kind], []
-    others = np.arange(draw.trained, len(draw.text))
     for shown in range(SHOWN if photos else 1):
-        means, counts = draw.bank(photos, shown)
-        logs, _, _ = system.answers(test.rows, draw.text, means, counts)
-        right, scores = logs.argmax(1) == test.labels, np.exp(logs.max(1))
-        rng = np.random.default_rng(0)
-        chance = np.mean([calibration_error(scores, rng.random(len(scores)) < scores) for _ in range(50)])
-        nll = -logs[np.arange(len(right)), test.labels].mean()
-        figures.append(
-            (
-                *accuracies(right, test.labels, draw.trained),
-                100 * right.mean(),
-                nll,
-                calibration_error(scores, right) - chance,
-            )
-        )
+        logs, _, _ = system.answers(test.rows, draw.text, *draw.bank(photos, shown))
+        right, values = ranking(logs, test.labels)
+        figures.append((*accuracies(right, test.labels, draw.trained), *values))
     unknown = []
-    for half in range(4):
-        rng = np.random.default_rng(half)
-        added = np.sort(rng.permutation(others)[: (len(others) + 1) // 2])
-        means, counts = draw.bank(photos, half)
-        columns = np.r_[np.arange(draw.trained), added]
-        _, strange, called = system.answers(test.rows, draw.text[columns], means[columns], counts[columns])
-        is_known = np.isin(test.labels, columns)
-        alarms = 100 * called[is_known].mean(), 100 * called[~is_known].mean()
-        unknown.append((auroc(strange[~is_known], strange[is_known]), *alarms))
+    for known, bank in smaller_banks(draw, test, photos):
+        _, strange, called = system.answers(test.rows, *bank)
+        alarms = 100 * called[known].mean(), 100 * called[~known].mean()
+        unknown.append((auroc(strange[~known], strange[known]), *alarms))
     return np.r_[np.mean(figures, axis=0), np.mean(unknown, axis=0)]
 
 
@@ -402,41 +401,34 @@ def seconds(rows: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield share, f"{whole - plain:.6f}"
 
 
+def of_few(draw: Draw, order: Any, text: Any, photos: int) -> tuple[Model, tuple[Any, Any, Any], Any]:
+    """Return the model of two or three classes, their text, mean photos and numbers, and flags of their test photos."""
+    pool = [*(draw.train.rows[draw.train.labels == c] for c in range(draw.trained)), *draw.pool]
+    train = Photos.of([pool[c][:photos] for c in order])
+    means, counts = np.array([pool[c][:photos].mean(0) for c in order]), np.full(len(order), photos)
+    return Model(train, text, 0), (text, means, counts), np.isin(draw.tests[""].labels, order)
+
+
 def by_few(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterator[tuple[Any, ...]]:
     """Yield rows for two and three classes that are named as parts are, by 2, 4 and 16 photos; others are unknown."""
-    for number, draw in enumerate(draws(rows, name, deal, count)):
-        pool = [*(draw.train.rows[draw.train.labels == c] for c in range(draw.trained)), *draw.pool]
-        for classes in (2, 3):
-            for photos in (2, 4, 16):
-                figures = []
-                for pick in range(6):
-                    order = np.random.default_rng(pick).permutation(len(pool))[:classes]
-                    train, text = (
-                        Photos.of([pool[c][:photos] for c in order]),
-                        rows["text/few"][:classes].astype(np.float64),
-                    )
-                    means = np.array([pool[c][:photos].mean(0) for c in order])
-                    fitted = Model(train, text, 0)
-                    test = draw.tests[""]
-                    logs, strange, called = fitted.answers(test.rows, text, means, np.full(classes, photos))
-                    known = np.isin(test.labels, order)
-                    truth = np.argsort(order)[np.searchsorted(np.sort(order), test.labels[known])]
-                    right, scores = logs[known].argmax(1) == truth, np.exp(logs[known].max(1))
-                    rng = np.random.default_rng(0)
-                    chance = np.mean([calibration_error(scores, rng.random(len(scores)) < scores) for _ in range(50)])
-                    nll = -logs[known][np.arange(len(truth)), truth].mean()
-                    alarms = 100 * called[known].mean(), 100 * called[~known].mean()
-                    error = calibration_error(scores, right) - chance
-                    sides = 100 * right[truth == 0].mean(), 100 * right[truth != 0].mean(), 0.0
-                    unknown = auroc(strange[~known], strange[known])
-                    figures.append((*sides, 100 * right.mean(), nll, error, unknown, *alarms))
-                values = np.round(np.mean(figures, axis=0), 4).tolist()
-                yield ("model", f"{classes} classes", deal, name, "photos", number, photos, *values)
+    for draw, classes, photos in product(draws(rows, name, deal, count), (2, 3), (2, 4, 16)):
+        figures, text, test = [], rows["text/few"][:classes].astype(np.float64), draw.tests[""]
+        for pick in range(6):
+            order = np.random.default_rng(pick).permutation(len(draw.text))[:classes]
+            system, bank, known = of_few(draw, order, text, photos)
+            logs, strange, called = system.answers(test.rows, *bank)
+            truth = np.argsort(order)[np.searchsorted(np.sort(order), test.labels[known])]
+            right, values = ranking(logs[known], truth)
+            sides = 100 * right[truth == 0].mean(), 100 * right[truth != 0].mean(), 0.0
+            alarms = 100 * called[known].mean(), 100 * called[~known].mean()
+            figures.append((*sides, *values, auroc(strange[~known], strange[known]), *alarms))
+        mean = np.round(np.mean(figures, axis=0), 4).tolist()
+        yield ("model", f"{classes} classes", deal, name, "photos", draw.number, photos, *mean)
 
 
-def unknown_figures(system: Model, images: tuple[Any, Any, Any], text: Any, means: Any, counts: Any) -> Any:
+def unknown_figures(system: Model, images: tuple[Any, Any, Any], bank: tuple[Any, Any, Any]) -> Any:
     """Return `UNKNOWN` (7,) of known, near and far images (·, D)."""
-    known, near, far = (system.answers(rows, text, means, counts)[1:] for rows in images)
+    known, near, far = (system.answers(rows, *bank)[1:] for rows in images)
     limit = np.quantile(known[0], 0.95)
     areas = [auroc(side[0], known[0]) for side in (near, far)]
     shares = [(side[0] > limit).mean() for side in (near, far)]
@@ -445,30 +437,22 @@ def unknown_figures(system: Model, images: tuple[Any, Any, Any], text: Any, mean
 
 def by_unknown(draw: Draw, few: Any, strangers: Any) -> Iterator[tuple[Any, ...]]:
     """Yield kind of images, photos of added classes and `UNKNOWN` (7,); half of the added classes are absent."""
-    system, others = Model(draw.train, draw.text[: draw.trained], draw.number), np.arange(draw.trained, len(draw.text))
+    system = Model(draw.train, draw.text[: draw.trained], draw.number)
     for kind, test in draw.tests.items():
         for photos in ADDED if not kind else (2,):
             figures = []
-            for half in range(4):
-                added = np.sort(np.random.default_rng(half).permutation(others)[: (len(others) + 1) // 2])
-                columns = np.r_[np.arange(draw.trained), added]
-                means, counts = (values[columns] for values in draw.bank(photos, half))
-                known = np.isin(test.labels, columns)
+            for known, bank in smaller_banks(draw, test, photos):
                 images = test.rows[known], test.rows[~known], strangers
-                figures.append(unknown_figures(system, images, draw.text[columns], means, counts))
+                figures.append(unknown_figures(system, images, bank))
             yield kind or "photos", photos, np.mean(figures, axis=0)
-    for classes in (2, 3):
-        for photos in (2, 4, 16):
-            figures = []
-            for pick in range(6):
-                order = np.sort(np.random.default_rng(pick).permutation(len(draw.text))[:classes])
-                pool = [*(draw.train.rows[draw.train.labels == c] for c in range(draw.trained)), *draw.pool]
-                train = Photos.of([pool[c][:photos] for c in order])
-                means, counts = np.array([pool[c][:photos].mean(0) for c in order]), np.full(classes, photos)
-                known = np.isin(draw.tests[""].labels, order)
-                images = draw.tests[""].rows[known], draw.tests[""].rows[~known], strangers
-                figures.append(unknown_figures(Model(train, few[:classes], 0), images, few[:classes], means, counts))
-            yield f"{classes} classes", photos, np.mean(figures, axis=0)
+    for classes, photos in product((2, 3), (2, 4, 16)):
+        figures = []
+        for pick in range(6):
+            order = np.sort(np.random.default_rng(pick).permutation(len(draw.text))[:classes])
+            system, bank, known = of_few(draw, order, few[:classes], photos)
+            images = draw.tests[""].rows[known], draw.tests[""].rows[~known], strangers
+            figures.append(unknown_figures(system, images, bank))
+        yield f"{classes} classes", photos, np.mean(figures, axis=0)
 
 
 def stream(test: Photos, half: Any, kind: str, trained: int, strangers: Any, rng: Any) -> Any:
@@ -528,6 +512,41 @@ def long_table(rows: dict[str, Any], deal: str, count: int) -> str:
     return command.markdown(heads, [(*line[:3], *(f"{value:.1f}" for value in line[3:])) for line in lines])
 
 
+def gains_table(rows: dict[str, Any], names: list[str], deal: str, count: int) -> str:
+    """Return H, accuracy and nats before decision 44 and their changes with 95 % intervals over draws, in Markdown.
+
+    With 16 photos of each trained class its prior of P is undone, with fewer its rules for few photos. Figures are
+    means over by name, 1, 2 and 4 photos of added classes.
+    """
+    from sar_train.report.scores import half_width
+
+    lines = []
+    for shots, name in product((SHOTS, 2, 1), names):
+        prior, pairs = 1.0 if shots == SHOTS else of_model.SHRINKAGE, []
+        for draw in draws(rows, name, deal, count, shots=shots):
+            trained = draw.train, draw.text[: draw.trained], 0
+            with (
+                patch.object(of_model, "SHRINKAGE", prior),
+                patch.object(of_model, "_LEAST_PRIOR", 0.0),
+                patch.object(
+                    folds, "gaussian", lambda *args, **named: of_model.gaussian(*args, **named | {"spread": 0.0})
+                ),
+            ):
+                before = Model(*trained)
+            both = [[by_names(draw, "", one, photos)[2:5] for photos in PHOTOS] for one in (before, Model(*trained))]
+            pairs.append(np.mean(both, axis=1))
+            command.say(f"{shots} photos, {name} {draw.number}")
+        cells = []
+        for values, digits in zip(np.transpose(pairs), (1, 1, 3), strict=True):
+            change = values[1] - values[0]
+            cells += [
+                f"{values[0].mean():.{digits}f}",
+                f"{change.mean():+.{digits}f} ± {half_width(change):.{digits}f}",
+            ]
+        lines.append((shots, name, *cells))
+    return command.markdown(("photos", "set", "H", "change", "accuracy", "change", "nats", "change"), lines)
+
+
 def unknown_table(cells: dict[tuple[str, str, int], list[Any]]) -> str:
     """Return `UNKNOWN` by set, images and photos, and means over cells of a kind, in Markdown."""
     lines = {key: np.mean(values, axis=0) for key, values in cells.items()}
@@ -544,7 +563,10 @@ def unknown_table(cells: dict[tuple[str, str, int], list[Any]]) -> str:
     )
 
 
-def main() -> None:  # noqa: C901, PLR0912 - one branch for each table
+TABLES = {"few": by_few, "promise": by_promise, "alone": by_alone, "trained": by_trained}
+
+
+def main() -> None:
     """Measure and write CSV."""
     args = command.options(
         __doc__,
@@ -558,11 +580,13 @@ def main() -> None:  # noqa: C901, PLR0912 - one branch for each table
         out=(Path, "write CSV here"),
     )
     rows = encoded(args.data, args.cache)
-    if args.what == ["seconds"]:
-        command.tell(command.markdown(("fit", "seconds"), seconds(rows)))
-        return
-    if args.what == ["long"]:
-        command.tell(long_table(rows, args.deal, args.draws), None, args.out)
+    tables = {
+        "seconds": lambda: command.markdown(("fit", "seconds"), seconds(rows)),
+        "long": lambda: long_table(rows, args.deal, args.draws),
+        "gains": lambda: gains_table(rows, args.sets, args.deal, args.draws),
+    }
+    if args.what[0] in tables:
+        command.tell(tables[args.what[0]](), None, args.out)
         return
     table: list[tuple[Any, ...]] = []
     cells: dict[tuple[str, str, int], list[Any]] = defaultdict(list)
@@ -573,14 +597,8 @@ def main() -> None:  # noqa: C901, PLR0912 - one branch for each table
             for other in SETS
             if other != name
         ]
-        if "few" in args.what:
-            table += by_few(rows, name, args.deal, args.draws)
-        if "promise" in args.what:
-            table += by_promise(rows, name, args.deal, args.draws)
-        if "alone" in args.what:
-            table += by_alone(rows, name, args.deal, args.draws)
-        if "trained" in args.what:
-            table += by_trained(rows, name, args.deal, args.draws)
+        for what in sorted(TABLES.keys() & args.what):
+            table += TABLES[what](rows, name, args.deal, args.draws)
         if "unknown" in args.what:
             few = rows["text/few"].astype(np.float64)
             for draw in draws(rows, name, args.deal, args.draws, shots=args.shots):

@@ -31,7 +31,6 @@ from sar_infer.class_model import adapt, cross_validation, folds, groups
 from sar_infer.class_model import weights as of_weights
 from sar_infer.class_model.model import ClassModel, apart, linear, log_probabilities
 from sar_infer.classify import composer
-from sar_infer.measures import auroc
 
 SETS = ("garments", "dtd", "pacs", "caltech")
 FOLDS: dict[str, list[Any]] = {
@@ -76,24 +75,6 @@ def drawn(rows: dict[str, Any], draws: int, sets: tuple[str, ...] = SETS) -> Ite
         yield from bench.draws(rows, name, "choosing", draws if name != "caltech" else (draws + 1) // 2)
 
 
-def figures(draw: bench.Draw, system: Any, kind: str, photos: int) -> tuple[float, float, float, float]:
-    """Return H, accuracy, nats and AUROC of a test set with so many photos of each added class."""
-    test, others, values, areas = draw.tests[kind], np.arange(draw.trained, len(draw.text)), [], []
-    for shown in range(bench.SHOWN if photos else 1):
-        logs, _, _ = system.answers(test.rows, draw.text, *draw.bank(photos, shown))
-        right = logs.argmax(1) == test.labels
-        nats = -logs[np.arange(len(right)), test.labels].mean()
-        values.append((bench.accuracies(right, test.labels, draw.trained)[2], 100 * right.mean(), nats))
-    for half in range(4):
-        added = np.sort(np.random.default_rng(half).permutation(others)[: (len(others) + 1) // 2])
-        columns = np.r_[np.arange(draw.trained), added]
-        means, counts = draw.bank(photos, half)
-        strange = system.answers(test.rows, draw.text[columns], means[columns], counts[columns])[1]
-        known = np.isin(test.labels, columns)
-        areas.append(auroc(strange[~known], strange[known]))
-    return (*np.mean(values, axis=0).tolist(), float(np.mean(areas)))
-
-
 def of_folds(rows: dict[str, Any], draws: int) -> dict[tuple[str, str, int], Any]:
     """Return the mean figures (4,) over draws by set, kind of image and photos."""
     cells: dict[tuple[str, str, int], list[Any]] = {}
@@ -101,7 +82,9 @@ def of_folds(rows: dict[str, Any], draws: int) -> dict[tuple[str, str, int], Any
         system = bench.Model(draw.train, draw.text[: draw.trained], draw.number)
         for kind in draw.tests:
             for photos in bench.PHOTOS:
-                cells.setdefault((draw.name, kind, photos), []).append(figures(draw, system, kind, photos))
+                cells.setdefault((draw.name, kind, photos), []).append(
+                    bench.by_names(draw, kind, system, photos)[[2, 3, 4, 6]]
+                )
     return {key: np.mean(values, axis=0) for key, values in cells.items()}
 
 
