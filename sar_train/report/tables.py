@@ -540,7 +540,6 @@ ORIGINS = ("published", "ours", "ours + SAR")
 BESIDE_COLUMNS = (
     METHOD,
     *(Column(name, group, digits=1 + (group == "published")) for group in ORIGINS for name in ("base", "new", "H")),
-    *(Column(name, "H above zero-shot") for name in ORIGINS),
 )
 
 
@@ -574,21 +573,22 @@ def _beside(
 ) -> Table:
     names = {run["backbone"]["name"]: run["config"].get("pretrained") for scene in scenes for run in scene.runs}
     backbone = published.load()["backbone"]
-    state = f"Both under {backbone}."
-    if not all(published.is_published_backbone(name, pretrained) for name, pretrained in names.items()):
-        state = (
-            f"Another backbone: the published figures are of {backbone}, ours of {' and '.join(names)}. Accuracies "
-            "cannot be compared; how far a method lies above its own zero-shot accuracy (last columns) can, with care."
-        )
+    same = all(published.is_published_backbone(name, pretrained) for name, pretrained in names.items())
+    last, heads = ("ours minus published", ("base", "new", "H")) if same else ("H above zero-shot", ORIGINS)
+    state = f"Both under {backbone}." if same else (
+        f"Another backbone: the published figures are of {backbone}, ours of {' and '.join(names)}. Accuracies "
+        "cannot be compared; how far a method lies above its own zero-shot accuracy (last columns) can, with care."
+    )  # fmt: skip
     sources = dict.fromkeys(source for _, source in theirs.values())
     notes = (state, f"Sources: {'; '.join(sources)}.", NO_SAR)
     title = f"Published {where} and ours, 16 shots, {scenes[0].backbone}, in percent"
-    body = _beside_rows({method: figures for method, (figures, _) in theirs.items()}, ours, zero)
-    return make_table(f"published-{key}", "published", title, BESIDE_COLUMNS, body.values(), notes)
+    body = _beside_rows({method: figures for method, (figures, _) in theirs.items()}, ours, zero, same=same)
+    columns = (*BESIDE_COLUMNS, *(Column(name, last) for name in heads))
+    return make_table(f"published-{key}", "published", title, columns, body.values(), notes)
 
 
 def _beside_rows(
-    theirs: Mapping[str, Any], ours: Mapping[str, Sequence[Score | None]], zero: Score
+    theirs: Mapping[str, Any], ours: Mapping[str, Sequence[Score | None]], zero: Score, *, same: bool
 ) -> dict[str, Sequence[Value]]:
     """Return rows by name: the published methods, then ours that were not published.
 
@@ -598,6 +598,7 @@ def _beside_rows(
         theirs: base, new and H by method.
         ours: scores without SAR and with it by method.
         zero: zero-shot.
+        same: both have the same weights, so that accuracies are compared instead of H above zero-shot.
     """
     by_key: dict[str, list[str]] = {key: [] for key in theirs}
     for method in ours:
@@ -609,11 +610,11 @@ def _beside_rows(
             name = published.label(key) if key in theirs and len(methods) < 2 else method_name(method)
             sides = (zero, None) if key == "clip" else ours.get(method, (None, None))
             scored = [side.measures()[:3] if side else (None, None, None) for side in sides]
-            above: list[Value] = [""] * 3
-            if key != "clip":
-                ends = (zero.both, *(measures[2] for measures in scored))
-                above = [Difference(figures[2], theirs["clip"][2]), *(Difference(h, ends[0]) for h in ends[1:])]
-            body[name] = name, *figures, *scored[0], *scored[1], *above
+            ends: Any = zip(scored[0], figures, strict=True)
+            if not same:
+                rivals = (None,) * 3 if key == "clip" else (theirs["clip"][2], zero.both, zero.both)
+                ends = zip((figures[2], *(measures[2] for measures in scored)), rivals, strict=True)
+            body[name] = name, *figures, *scored[0], *scored[1], *itertools.starmap(Difference, ends)
     return body
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,39 +77,53 @@ def run(
     if (out / checkpoint.RECORD).is_file() and not overwrite:
         raise RunError(f"{out} contains a finished run: choose another --out, or replace it with --overwrite")
     check_run_folder(out, config)
-    context = prepare(config, tell)
-    prepared(context)
-    zero_shot = measures.zero_shot(context)
-    jointly = asdict(zero_shot.open.images) if zero_shot.open else None
-    tell(f"zero-shot: {in_words(scores(zero_shot.parts), jointly)}")
-    probe = measures.probe_accuracy(context)
-    names = measures.held_out(context)
-    prepare_seconds = time.monotonic() - began
-    if overwrite and (out / checkpoint.RECORD).is_file():  # else a killed run of this very command is in it
-        remove(out)
-    out.mkdir(parents=True, exist_ok=True)
-    learned = _learn(context, out, names, for_tables=for_tables, resume=resume, tell=tell)
-    learned_at = time.monotonic()
-    result, others, logits = _evaluate(context, learned, zero_shot)
-    after = None if learned.prompted is None else measures.relations(context, learned.prompted, names)
-    record = make_record(
-        context,
-        result,
-        others,
-        zero_shot,
-        linear_probe={"base_accuracy": probe},
-        relations={"names": len(names), "before": learned.relations, "after": after},
-        history=learned.history,
-        timing={
-            "prepare_seconds": prepare_seconds,
-            **learned.seconds,
-            "evaluate_seconds": time.monotonic() - learned_at,
-        },
-        statistics=learned.fitted.record if learned.fitted else None,
-    )
-    if page:  # before the record, which says that the run is finished
-        write_page(context, logits, out)
-    return _store(context, learned, record, out)
+    with _memory(config.device):
+        context = prepare(config, tell)
+        prepared(context)
+        zero_shot = measures.zero_shot(context)
+        jointly = asdict(zero_shot.open.images) if zero_shot.open else None
+        tell(f"zero-shot: {in_words(scores(zero_shot.parts), jointly)}")
+        probe = measures.probe_accuracy(context)
+        names = measures.held_out(context)
+        prepare_seconds = time.monotonic() - began
+        if overwrite and (out / checkpoint.RECORD).is_file():  # else a killed run of this very command is in it
+            remove(out)
+        out.mkdir(parents=True, exist_ok=True)
+        learned = _learn(context, out, names, for_tables=for_tables, resume=resume, tell=tell)
+        learned_at = time.monotonic()
+        result, others, logits = _evaluate(context, learned, zero_shot)
+        after = None if learned.prompted is None else measures.relations(context, learned.prompted, names)
+        record = make_record(
+            context,
+            result,
+            others,
+            zero_shot,
+            linear_probe={"base_accuracy": probe},
+            relations={"names": len(names), "before": learned.relations, "after": after},
+            history=learned.history,
+            timing={
+                "prepare_seconds": prepare_seconds,
+                **learned.seconds,
+                "evaluate_seconds": time.monotonic() - learned_at,
+            },
+            statistics=learned.fitted.record if learned.fitted else None,
+        )
+        if page:  # before the record, which says that the run is finished
+            write_page(context, logits, out)
+        return _store(context, learned, record, out)
+
+
+@contextlib.contextmanager
+def _memory(device: str) -> Iterator[None]:
+    """Raise RunError where memory does not suffice, with the settings that need less."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = f"{type(error).__name__}: {error}"  # of Python and torch, its CPU allocator, oneDNN, cuBLAS and cuDNN
+        if not any(sign in text for sign in ("MemoryError", "allocate memory", "could not create a", "ALLOC_FAILED")):
+            raise
+        less = "fewer runs at a time, --set micro-batch=1, --set precision=bf16, or with SAR --set sar.subset=0.1"
+        raise RunError(f"out of memory on {device}: try {less}") from None
 
 
 @dataclass(frozen=True)
@@ -139,9 +154,9 @@ def _learn(
 
     Raises:
         DivergedError: training diverged; what was saved on the way is removed.
-        RunError: memory does not suffice, or a state in ``out`` is of another run.
+        RunError: a state in ``out`` is of another run.
     """
-    config, began = context.config, time.monotonic()
+    began = time.monotonic()
     prompted, relations, history, spent = None, None, list[dict[str, float]](), 0.0
     try:
         choice, with_method = _choose(context, out, for_tables=for_tables, resume=resume, tell=tell)
@@ -159,14 +174,6 @@ def _learn(
                 )
     except DivergedError:
         remove(out)  # what was saved on the way leads to nothing
-        raise
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-            raise RunError(
-                f"out of memory on {config.device} with batches of {context.schedule.batch_size} photos and "
-                f"{len(context.task.class_names)} classes: try --set micro-batch=1, --precision bf16, "
-                "or fewer auxiliary names a step (--set sar.subset=…)"
-            ) from None
         raise
     trained = time.monotonic()
     fitted = fitting.finish(context, choice, prompted) if choice else None

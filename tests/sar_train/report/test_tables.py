@@ -383,6 +383,7 @@ def test_all_eleven_datasets_under_the_same_backbone(tmp_path: Path) -> None:
     average = tables(tmp_path, "published")[0]
     row = rows(average)["CoOp"]
     assert row[:6] == ["82.69", "63.22", "71.66", "75.0", "60.0", "66.7"]
+    assert row[-3:] == ["-7.7", "-3.2", "-5.0"]  # ours minus published
     assert average.notes[0] == "Both under ViT-B/16 (OpenAI's weights)."
     assert "multimodal-prompt-learning" in average.notes[1]
 
