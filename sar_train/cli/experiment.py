@@ -120,7 +120,7 @@ def run(
         return
     check_inputs(missing)
     on_gpu = any(job.config.device.startswith("cuda") for job in runs)
-    pool = pools.local(jobs or (1 if on_gpu else os.cpu_count() or 1), 1)
+    pool = pools.local(jobs or (1 if on_gpu else os.cpu_count() or 1))
     with resumable():
         done = run_sweep(runs, out, pool, show, any_code=any_code, keep_prompts=keep_prompts)
     if form == "json":

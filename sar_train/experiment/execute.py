@@ -103,18 +103,17 @@ def evaluate_targets(prompted: PromptedCLIP, config: RunConfig, targets: Sequenc
     return results
 
 
-def execute(job: Job, folder: Path, *, threads: int = 1) -> dict[str, Any]:
-    """Train, or resume an unfinished run, evaluate, and return the result.
+def execute(job: Job, folder: Path) -> dict[str, Any]:
+    """Train on one thread, or resume an unfinished run, evaluate, and return the result.
 
     Args:
         job: the run.
         folder: of its state until it is finished; a finished run stays in it.
-        threads: torch threads.
 
     Raises:
         SarTrainError: settings, backbone, data or names cannot be used.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     try:
         with locked(folder):
             finished = (folder / checkpoint.RECORD).is_file()

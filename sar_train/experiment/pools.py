@@ -22,12 +22,11 @@ Task = tuple[Job, Path]
 Pool = Callable[[Sequence[Task]], Iterator[tuple[Job, JobOutcome]]]
 
 
-def local(workers: int, threads: int) -> Pool:
-    """Return a pool of processes on this machine: ``workers`` at a time with ``threads`` torch threads each."""
+def local(workers: int) -> Pool:
+    """Return a pool of processes on this machine, ``workers`` at a time."""
 
     def execute_all(tasks: Sequence[Task]) -> Iterator[tuple[Job, JobOutcome]]:
-        calls = [(job, folder, threads) for job, folder in tasks]
-        for number, answer in answer_each(_begin, calls, workers):  # one each, so that peak memory is the run's own
+        for number, answer in answer_each(_begin, tasks, workers):  # one each, so that peak memory is the run's own
             outcome = (
                 answer if not isinstance(answer, BaseException) else f"no process can run it: {answer}; fewer --jobs?"
             )
@@ -38,14 +37,14 @@ def local(workers: int, threads: int) -> Pool:
     return execute_all
 
 
-def _begin() -> Callable[[Job, Path, int], JobOutcome]:
+def _begin() -> Callable[[Job, Path], JobOutcome]:
     return attempt
 
 
-def attempt(job: Job, folder: Path, threads: int) -> JobOutcome:
+def attempt(job: Job, folder: Path) -> JobOutcome:
     """Return the result or one line saying why there is none; an unexpected error's traceback goes to stderr too."""
     try:
-        return execute(job, folder, threads=threads)
+        return execute(job, folder)
     except SarTrainError as error:
         return " ".join(str(error).split())
     except Exception as error:

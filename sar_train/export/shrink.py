@@ -46,7 +46,10 @@ BATCH = 8
 FIRST = 2
 """Convolutions that stay in float32: rounding costs most in those that read the image itself, and they are few."""
 FLOAT32 = ["BatchNormalization", "Gelu", "LayerNormalization", "ReduceL2", "ReduceMean"]
-"""Operators that stay in float32: their sums exceed float16, and onnxruntime 1.31 crashes on some graphs with Gelu."""
+"""Operators that stay in float32, as their sums exceed float16.
+
+Gelu in float16, as in ViT-B/32, ends other programs than ours with onnxruntime 1.31: see ``encoders/sessions.py``.
+"""
 STEPS = 127
 """Steps of a weight's scale on either side of zero."""
 ROUNDS = 15

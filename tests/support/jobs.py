@@ -19,4 +19,4 @@ def job(config: RunConfig, name: str = "coop+sar", targets: tuple[str, ...] = ()
 def here(tasks: Sequence[Task]) -> Iterator[tuple[Job, JobOutcome]]:
     """A pool that is this process, one run after the other."""
     for task, folder in tasks:
-        yield task, attempt(task, folder, 1)
+        yield task, attempt(task, folder)

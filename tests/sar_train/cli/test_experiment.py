@@ -29,7 +29,7 @@ from sar_train.experiment.plan import read_plan
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny backbone is registered in this process alone; `test_pools` has real processes."""
-    monkeypatch.setattr(pools, "local", lambda workers, threads: here)
+    monkeypatch.setattr(pools, "local", lambda workers: here)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 @pytest.fixture(scope="module")
 def here(quick: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the result of the short run in this process."""
-    outcome = pools.attempt(job(quick), tmp_path_factory.mktemp("here") / "run", 1)
+    outcome = pools.attempt(job(quick), tmp_path_factory.mktemp("here") / "run")
     assert isinstance(outcome, dict)
     return outcome
 
@@ -50,7 +50,7 @@ def test_processes_give_what_this_process_gives_and_fail_or_die_alone(
         "bad": job(quick, data=str(tmp_path / "gone" / "photos")),
         "endless": job(quick, epochs=100_000),
     }
-    outcomes = pools.local(2, 1)([(run, tmp_path / name) for name, run in runs.items()])
+    outcomes = pools.local(2)([(run, tmp_path / name) for name, run in runs.items()])
     ended = dict(itertools.islice(((run.config.data, outcome) for run, outcome in outcomes), 2))
     assert "gone" in ended[runs["bad"].config.data]
     wait_for((tmp_path / "endless").exists)  # a process that dies while it is loaded is started again
@@ -71,7 +71,7 @@ def test_runs_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
         "from sar_train.experiment import pools\nfrom sar_train.experiment.job import Job\n"
         "if __name__ == '__main__':\n"
         "    config = RunConfig('demo', method='coop', sar=False, epochs=5000, protocol='base-to-new')\n"
-        "    for _ in pools.local(1, 1)([(Job('custom', 'coop', config), Path(sys.argv[1]))]):\n        pass\n"
+        "    for _ in pools.local(1)([(Job('custom', 'coop', config), Path(sys.argv[1]))]):\n        pass\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     sweep = subprocess.Popen([sys.executable, script, tmp_path / "run"], env=environment, start_new_session=True)
@@ -102,6 +102,6 @@ def runs_of(parent: int) -> list[psutil.Process]:
 def test_an_error_that_is_not_ours_is_told_with_its_traceback(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    outcome = pools.attempt(job(write_blobs(tmp_path)), tmp_path / "a name\0 that no system takes", 1)
+    outcome = pools.attempt(job(write_blobs(tmp_path)), tmp_path / "a name\0 that no system takes")
     assert str(outcome).startswith("ValueError: ")
     assert "Traceback" in capfd.readouterr().err

@@ -229,11 +229,6 @@ def test_a_ninth_method_is_one_short_file(stay: Path, tmp_path: Path) -> None:
     check_export(back, tmp_path / "bundle")
 
 
-def test_the_ninth_method_is_gone_again() -> None:
-    assert "stay" not in methods.entries
-    assert {"cocoop", "coop", "dept", "kgcoop", "maple", "prograd", "promptsrc", "tcp"} <= set(methods.entries)
-
-
 @every_method
 @pytest.mark.parametrize("experiment", list(PROTOCOLS))
 def test_what_its_paper_sets_for_a_protocol_can_be_set(name: str, experiment: Experiment) -> None:
