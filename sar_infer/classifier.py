@@ -642,7 +642,7 @@ class Classifier(Embedder, metaclass=_Guessed):
             ImageError: A photo cannot be read; the message names it.
         """
         pieces = (([name], row[np.newaxis]) for name, _, row in self.each_photo(unfolded(photos)))
-        with FeatureSpool.of(self.bundle.manifest.embed_dim, pieces) as spool:
+        with FeatureSpool(self.bundle.manifest.embed_dim, pieces) as spool:
             adapted = edits.ahead(self.bank, lambda bank: self.adapt(spool, bank=bank, all_known=all_known))
             reports: list[LearningReport] = []
 

@@ -127,12 +127,12 @@ def fit(
 
 def share_of(weights: Doubles, tasks: Sequence[folds.Task]) -> float:
     """Return the largest share of the distance of *unknown* that costs images of absent classes at most `_LOST`."""
-    absent = np.concatenate([task.side for task in tasks]) == folds.ABSENT
-    far = np.concatenate([task.far for task in tasks])
+    images = np.concatenate([task.images for task in tasks])
+    absent = images["side"] == folds.ABSENT
     if weights[0] <= 0 or not absent.any():
         return 0.0
     odds = np.concatenate([_odds(powers(task, weights)) for task in tasks])
-    strange = [odds + weights[0] * share * far for share in _SHARES]
+    strange = [odds + weights[0] * share * images["far"] for share in _SHARES]
     areas = [auroc(values[absent], values[~absent]) for values in strange]
     return max(share for share, area in zip(_SHARES, areas, strict=True) if area >= areas[0] - _LOST)
 
@@ -205,13 +205,12 @@ def reworded(model: ClassModel, rows: npt.NDArray[Any], labels: Labels, texts: n
 
 
 def _model(closed: Gaussian, scale: float, rivals_of_each: float) -> ClassModel:
-    full = closed.photos > len(closed.centre)
+    size, full = len(closed.centre), closed.photos > len(closed.centre)
     level, factor = (0.0, closed.precision.astype(np.float32)) if full else low_rank(closed.precision)
-    values: dict[str, Any] = {name: getattr(closed, name) for name in ("slope", "prior", "broad")}
-    values |= {name: getattr(closed, name).astype(np.float32) for name in ("centre", "text_centre")}
-    values |= {"photos": float(closed.photos), "rivals": float(rivals_of_each)}
-    values |= {"unknown": np.array([[0.0, USUAL_UNKNOWN]]), "level": level, "factor": factor}
-    return dataclasses.replace(ClassModel.unfitted(len(closed.centre), scale), **values)
+    centres = closed.centre.astype(np.float32), closed.text_centre.astype(np.float32)
+    numbers = closed.slope, closed.prior, closed.broad, scale, float(closed.photos)
+    model = ClassModel(level, factor, *centres, *numbers, np.empty((size, 0), np.float16))
+    return dataclasses.replace(model, unknown=np.array([[0.0, USUAL_UNKNOWN]]), rivals=float(rivals_of_each))
 
 
 def _measured(model: ClassModel, tasks: Sequence[folds.Task], counts: Labels, rounds: int, moved: float) -> Fitted:
@@ -219,13 +218,14 @@ def _measured(model: ClassModel, tasks: Sequence[folds.Task], counts: Labels, ro
     columns: list[tuple[Any, ...]] = []
     for task in tasks:
         shares = powers(task, model.weights)
-        strange, named = _odds(shares) + model.weights[0] * model.share * task.far, shares[:, :-1]
-        own = named[np.arange(len(named)), np.minimum(task.truth, named.shape[1] - 1)]
-        above, plain = (named > own[:, None]).sum(axis=1), np.full(len(own), task.plain)
-        own = own / np.maximum(named.sum(axis=1), 1e-30)
-        right = _among_fewer(named.shape[1] - 1, np.array([named.shape[1] - 1, named.shape[1] // 2]))[:, above]
-        columns.append((strange, own, *right, plain, task.photos, task.side, task.labels, task.weight))
-    strange, own, right, half, plain, photos, side, labels, mass = map(np.concatenate, zip(*columns, strict=True))
+        strange, named = _odds(shares) + model.weights[0] * model.share * task.images["far"], shares[:, :-1]
+        rivals = named.shape[1] - 1
+        own = named[np.arange(len(named)), np.minimum(task.images["truth"], rivals)]
+        above, share = (named > own[:, None]).sum(axis=1), own / np.maximum(named.sum(axis=1), 1e-30)
+        right = _among_fewer(rivals, np.array([rivals, (rivals + 1) // 2]))[:, above]
+        columns.append((task.images, strange, share, *right))
+    images, strange, own, right, half = map(np.concatenate, zip(*columns, strict=True))
+    labels, side, photos, plain, mass = (images[name] for name in ("label", "side", "photos", "plain", "weight"))
 
     def by_class(right: Doubles, flags: Flags) -> Any:
         """Return the mean (C,) over some images of each class, masked where there are none."""

@@ -10,7 +10,6 @@ Few photos span few dimensions, in which all distances can be computed: P is a m
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,13 @@ _NAMELESS = _TESTED
 _TASK_CELLS = 2**15
 """Numbers of a ranking, at most."""
 STAYED, RETURNED, ABSENT = 0, 1, 2
+IMAGE = np.dtype(
+    [(name, np.intp) for name in ("row", "label", "truth", "side", "photos")]
+    + [("plain", np.bool_), ("weight", np.float64), ("far", np.float64)]
+)
+"""A ranked image: its row and its class, that class's column, `STAYED`, `RETURNED` or `ABSENT`, the photos with which
+held-out classes returned, True if all classes are present and named, its weight, and what the whole distance of
+*unknown* adds to its score, times w0, without which the weights are fitted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,23 +47,11 @@ class Task:
 
     Attributes:
         terms: (3, N, C + 1) float32, the terms of the first three weights, minus their value for the truth.
-        truth: (N,) their columns.
-        weight: (N,) weights.
-        photos: (N,) photos with which held-out classes returned.
-        side: (N,) `STAYED`, `RETURNED` or `ABSENT`: the image's class.
-        labels: (N,) their classes.
-        far: (N,) what the whole distance of *unknown* adds to its score, times w0; the weights are fitted without it.
-        plain: True if all classes are present and named.
+        images: (N,) of `IMAGE`; ``plain`` is the same for all.
     """
 
     terms: npt.NDArray[np.float32]
-    truth: Labels
-    weight: Doubles
-    photos: Labels
-    side: Labels
-    labels: Labels
-    far: Doubles
-    plain: bool
+    images: npt.NDArray[np.void]
 
 
 def halves(classes: int, seed: int = 0) -> tuple[Labels, Labels]:
@@ -153,20 +147,15 @@ class Folds:
             added = self._columns(closed, shown, texts[left], named)
             for present in (np.arange(len(left)), np.sort(there)):
                 columns = _together(fixed, tuple(column[present] for column in added))
-                images, truth, side = _asked(tested, asked, present, len(columns[1]), rng)
-                number = int((side == STAYED).sum())
-                weight = np.where(side == STAYED, 1 / max(number, 1), 1 / max(len(side) - number, 1))
-                terms = terms_of(closed, self.rows[images], columns, self.scale, self.size)
-                yield Task(
-                    terms - terms[:, np.arange(len(truth)), truth][..., None],
-                    truth,
-                    weight * (1.0 if count else _NAMES),
-                    np.full(len(truth), count),
-                    side,
-                    self.labels[images],
-                    gain_of(closed, self.rows[images], usual, self.size),
-                    len(present) == len(left) and not nameless,
-                )
+                images = _asked(tested, asked, present, len(columns[1]), rng)
+                stayed, rows = images["side"] == STAYED, self.rows[images["row"]]
+                shares = 1 / np.maximum(np.bincount(stayed, minlength=2), 1)
+                images["weight"] = shares[stayed.astype(np.intp)] * (1.0 if count else _NAMES)
+                images["label"], images["photos"] = self.labels[images["row"]], count
+                images["plain"] = len(present) == len(left) and not nameless
+                images["far"] = gain_of(closed, rows, usual, self.size)
+                terms = terms_of(closed, rows, columns, self.scale, self.size)
+                yield Task(terms - terms[:, np.arange(len(images)), images["truth"]][..., None], images)
 
     def _columns(self, closed: Gaussian, photos: Sequence[Labels], texts: Doubles, named: Flags) -> Columns:
         """Return `columns_of` classes with some photos."""
@@ -176,8 +165,8 @@ class Folds:
 
 def _asked(
     tested: Sequence[Labels], asked: Sequence[Labels], present: Labels, last: int, rng: np.random.Generator
-) -> tuple[Labels, Labels, Labels]:
-    """Return images, their columns and their sides: those of classes that stayed, and of held-out classes.
+) -> npt.NDArray[np.void]:
+    """Return images (N,) of classes that stayed, and of held-out classes: rows, columns and sides.
 
     Args:
         tested: The images of each class that stayed.
@@ -189,14 +178,15 @@ def _asked(
     positions = np.full(len(asked), last)
     positions[present] = np.arange(last - len(present), last)
     sizes = [len(group) for group in (*tested, *asked)]
-    images, truth = np.concatenate([*tested, *asked]), np.repeat([*range(len(tested)), *positions], sizes)
-    side = np.where(truth == last, ABSENT, RETURNED)
-    side[: sum(map(len, tested))] = STAYED
-    most = max(16, _TASK_CELLS // (last + 1))
+    images = np.zeros(sum(sizes), IMAGE)
+    images["row"] = np.concatenate([*tested, *asked])
+    images["truth"] = np.repeat([*range(len(tested)), *positions], sizes)
+    images["side"] = np.where(images["truth"] == last, ABSENT, RETURNED)
+    images["side"][: sum(map(len, tested))] = STAYED
+    most, stayed = max(16, _TASK_CELLS // (last + 1)), images["side"] == STAYED
     if len(images) > most:
-        drawn = [rng.permutation(np.flatnonzero((side == STAYED) == flag))[: most // 2] for flag in (1, 0)]
-        images, truth, side = (values[np.concatenate(drawn)] for values in (images, truth, side))
-    return images, truth, side
+        images = images[np.concatenate([rng.permutation(np.flatnonzero(stayed == one))[: most // 2] for one in (1, 0)])]
+    return images
 
 
 Columns = tuple[npt.NDArray[Any], ...]
@@ -258,13 +248,8 @@ def merged(tasks: Sequence[Task]) -> list[Task]:
     groups: dict[tuple[int, bool, int], list[Task]] = {}
     cells: Counter[tuple[int, bool]] = Counter()
     for task in tasks:
-        key = task.terms.shape[2], task.plain
+        key = task.terms.shape[2], bool(task.images["plain"].all())
         groups.setdefault((*key, cells[key] // _TASK_CELLS), []).append(task)
         cells[key] += task.terms[0].size
-    names = [field.name for field in dataclasses.fields(Task)[1:-1]]
-
-    def joined(group: Sequence[Task]) -> Task:
-        columns: dict[str, Any] = {name: np.concatenate([getattr(task, name) for task in group]) for name in names}
-        return Task(np.concatenate([task.terms for task in group], axis=1), **columns, plain=group[0].plain)
-
-    return [joined(group) for group in groups.values()]
+    pairs = [([one.terms for one in group], [one.images for one in group]) for group in groups.values()]
+    return [Task(np.concatenate(terms, axis=1), np.concatenate(images)) for terms, images in pairs]

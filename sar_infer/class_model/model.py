@@ -25,7 +25,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -75,10 +75,10 @@ class ClassModel:
         broad: k0, the same without its name.
         scale: s, the logit scale.
         photos: N, from which P was estimated; 0 if there were none.
+        axes: (D, R) float16, A, R of at most `RANK`; no column if the share is 0.
         weights: (4,) float64, w0 to w3.
         share: Share of the distance of *unknown*, 0 to 1.
         length: a, by which ``n / n̄ = a |z|² - |z A|²``.
-        axes: (D, R) float16, A, R of at most `RANK`; no column if the share is 0.
         unknown: (K, 2) float64: number of photos n, and the probability of the last column above which an image is
             called unknown if its best class has n photos; no row if there were no photos. See `unknown_threshold`.
         sets: (K, 4) float64: number of photos n, and the least probability of a class with n photos to be in a
@@ -98,14 +98,14 @@ class ClassModel:
     broad: float
     scale: float
     photos: float
-    weights: Doubles
-    share: float
-    length: float
     axes: npt.NDArray[np.float16]
-    unknown: Doubles
-    sets: Doubles
-    expected: Doubles
-    rivals: float
+    weights: Doubles = field(default_factory=lambda: np.array(USUAL))
+    share: float = 0.0
+    length: float = 0.0
+    unknown: Doubles = field(default_factory=lambda: np.empty((0, 2)))
+    sets: Doubles = field(default_factory=lambda: np.empty((0, 1 + len(COVERAGES))))
+    expected: Doubles = field(default_factory=lambda: np.empty((0, 3)))
+    rivals: float = 0.0
 
     def check(self) -> None:
         """Raise BankError if an array or number is out of range."""
@@ -161,20 +161,17 @@ class ClassModel:
     @classmethod
     def unfitted(cls, dimension: int, scale: float, centre: Floats | None = None) -> ClassModel:
         """Return the model for a bundle without any: names rank by text, photos are prototypes around ``centre``."""
-        zero = np.zeros(dimension, np.float32)
+        zero, axes = np.zeros(dimension, np.float32), np.empty((dimension, 0), np.float16)
         level, factor = float(np.float32(dimension / SPREAD)), np.empty((0, dimension), np.float32)
         middle = zero if centre is None else centre.astype(np.float32)
-        empty = np.empty((0, 1 + len(COVERAGES))), np.empty((0, 3))
-        usual, axes = np.array(USUAL), np.empty((dimension, 0), np.float16)
-        numbers = 0.0, 3.0, 3.0, scale, 0.0, usual, 0.0, 0.0
-        return cls(level, factor, middle, zero, *numbers, axes, np.empty((0, 2)), *empty, 0.0)
+        return cls(level, factor, middle, zero, 0.0, 3.0, 3.0, scale, 0.0, axes)
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return everything as arrays, from which `from_tensors` builds the same model to the bit.
 
         The axes follow from level and factor; P as a whole is called ``precision``.
         """
-        tensors = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+        tensors = {one.name: np.asarray(getattr(self, one.name)) for one in fields(self)}
         if self.level:
             del tensors["axes"]
         else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Self
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -21,43 +21,29 @@ IN_MEMORY = 4096
 """Photos at most of which no file is written, 8 MiB at 512 numbers each."""
 
 
-class FeatureSpool:
-    """Keys and unit rows of photos, in temporary files if there are many.
+class FeatureSpool(ExitStack):
+    """Keys and unit rows of photos, in temporary files if there are many; ``close`` gives the disk back.
 
     Args:
         size: D, the length of a row.
+        chunks: Keys and rows (N, D) of photos, which are read once.
+
+    Raises:
+        WriteError: There are many photos, and the folder for temporary files is missing or full.
     """
 
-    def __init__(self, size: int) -> None:
-        self._size, self._count = size, 0
-        self._rows, self._keys = (tempfile.SpooledTemporaryFile[bytes]() for _ in range(2))
+    def __init__(self, size: int, chunks: Iterable[tuple[Sequence[str], Floats]] = ()) -> None:
+        super().__init__()
+        self._size, self._count, most = size, 0, 4 * size * IN_MEMORY
+        with ExitStack() as files:
+            self._rows, self._keys = (files.enter_context(tempfile.SpooledTemporaryFile[bytes](most)) for _ in range(2))
+            for keys, rows in chunks:
+                self._add(keys, rows)
+            self.push(files.pop_all())
 
-    @classmethod
-    def of(cls, size: int, pieces: Iterable[tuple[Sequence[str], Floats]]) -> FeatureSpool:
-        """Return a spool of keys and rows (N, D), taken piece by piece.
-
-        Raises:
-            WriteError: See ``add``.
-        """
-        spool = cls(size)
+    def _add(self, keys: Sequence[str], rows: Floats) -> None:
+        """Add some photos."""
         try:
-            for keys, rows in pieces:
-                spool.add(keys, rows)
-        except BaseException:
-            spool.close()
-            raise
-        return spool
-
-    def add(self, keys: Sequence[str], rows: Floats) -> None:
-        """Add some photos.
-
-        Raises:
-            WriteError: There are many, and the folder for temporary files is missing or full.
-        """
-        try:
-            if self._count <= IN_MEMORY < self._count + len(keys):
-                self._rows.rollover()
-                self._keys.rollover()
             self._rows.write(np.ascontiguousarray(rows, np.float32).tobytes())
             self._keys.write("".join(f"{json.dumps(key)}\n" for key in keys).encode())
             self._rows.flush()
@@ -85,14 +71,3 @@ class FeatureSpool:
 
     def __len__(self) -> int:
         return self._count
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the disk back."""
-        self._rows.close()
-        self._keys.close()

@@ -38,20 +38,20 @@ def likeliest(tasks: Sequence[Task], photos: float, start: Doubles) -> tuple[Dou
     usual, shape = np.array(USUAL), np.eye(len(USUAL))
     shape[1, 0] = -USUAL[1] / USUAL[0]
     precision = shape.T @ np.diag((np.array([_FREE, _HELD, _FREE, _HELD]) * usual) ** -2.0) @ shape
-    factor = photos / sum(float(task.weight.sum()) for task in tasks)
+    factor = photos / sum(float(task.images["weight"].sum()) for task in tasks)
 
     def derivatives(at: Doubles) -> tuple[float, Doubles, Doubles]:
         value, slope, curve = -float((at - usual) @ precision @ (at - usual)) / 2, precision @ (usual - at), precision
         curve = curve.copy()
         for task in tasks:
-            shares, weight = powers(task, at), factor * task.weight
+            shares, truth, weight = powers(task, at), task.images["truth"], factor * task.images["weight"]
             totals, rows = shares.sum(axis=1), np.arange(len(weight))
-            value += float(weight @ np.log(np.maximum(shares[rows, task.truth] / totals, 1e-30)))
+            value += float(weight @ np.log(np.maximum(shares[rows, truth] / totals, 1e-30)))
             shares *= (weight / totals).astype(np.float32)[:, None]
             weighted = task.terms * shares
             mean = np.vstack([weighted.sum(axis=2), shares[:, -1]]).astype(np.float64)
             slope -= mean.sum(axis=1)
-            slope[3] += weight[task.truth == shares.shape[1] - 1].sum()
+            slope[3] += weight[truth == shares.shape[1] - 1].sum()
             curve[:3, :3] += weighted.reshape(3, -1) @ task.terms.reshape(3, -1).T
             curve[3, :3] += weighted[..., -1].sum(axis=1)
             curve[:3, 3] += weighted[..., -1].sum(axis=1)

@@ -128,7 +128,7 @@ def spooled(
     total = count_photos(places, column, key_column)
     chunks = features(places, workspace.classifier, skipped, column=column, key_column=key_column)
     bar = counted(chunks, total or 0, "Reading photos", lambda chunk: len(chunk[0]))
-    if not len(spool := FeatureSpool.of(workspace.bank.dim, bar)):
+    if not len(spool := FeatureSpool(workspace.bank.dim, bar)):
         spool.close()
         raise InputError(f"{', '.join(places)}: no photo that can be read")
     return spool

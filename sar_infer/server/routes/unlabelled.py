@@ -86,7 +86,7 @@ async def learn(request: Request, service: Writable, bank: Bank = None, if_match
         reports: list[LearningReport] = []
 
         def adapt(bank: ClassBank) -> tuple[Learn, LearningReport]:
-            with FeatureSpool.of(rows.shape[1], [(keys, rows)]) as spool:
+            with FeatureSpool(rows.shape[1], [(keys, rows)]) as spool:
                 return engine.classifier.adapt(spool, bank=bank, all_known=call.all_known)
 
         async def learned() -> ClassBank:

@@ -160,7 +160,7 @@ def test_weights_are_the_maximum_that_scipy_finds(world: World) -> None:
     rows, labels = world.set(range(6), 6)
     shared = folds.Folds(rows, world.texts[:6], None, labels, np.ones(6, np.bool_), SCALE, [], SIZE, 0.0, 0)
     tasks = [*shared.tasks(0)]
-    total = sum(float(task.weight.sum()) for task in tasks)
+    total = sum(float(task.images["weight"].sum()) for task in tasks)
 
     def loss(at: Any) -> float:
         apart = at - np.array(USUAL)
@@ -171,7 +171,7 @@ def test_weights_are_the_maximum_that_scipy_finds(world: World) -> None:
             scores = np.tensordot(at[:3], task.terms.astype(np.float64), 1)
             scores[:, -1] += at[3]
             logs = log_probabilities(scores)
-            value -= 24 / total * float(task.weight @ logs[np.arange(len(logs)), task.truth])
+            value -= 24 / total * float(task.images["weight"] @ logs[np.arange(len(logs)), task.images["truth"]])
         return value
 
     weights, curve = weights_of.likeliest(tasks, 24.0, np.array(USUAL))
@@ -341,7 +341,9 @@ def test_near_images_do_not_pay_for_far_ones() -> None:
     terms[1, :, -1] = np.where(side == folds.ABSENT, 1.0, -1.0) + rng.normal(0, 1, 400)
     for sign, share in ((1.0, 1.0), (-1.0, 0.0)):
         far = sign * np.where(side == folds.ABSENT, 2.0, -2.0)
-        task = folds.Task(terms, side, side * 1.0, side, side, side, far, True)
+        images = np.zeros(len(side), folds.IMAGE)
+        images["side"], images["far"] = side, far
+        task = folds.Task(terms, images)
         assert cross_validation.share_of(np.array([1.0, 1.0, 0.0, 0.0]), [task]) == share
 
 
