@@ -228,21 +228,3 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished: Finished, config: RunCo
     assert any(line.startswith("taking up the run after epoch") for line in lines)
     assert torch.equal(resumed.tensors["context"], finished.run.tensors["context"])
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in finished.folder.iterdir())
-
-
-def test_too_little_memory_ends_a_run_with_the_settings_that_need_less(photos: Path, tmp_path: Path) -> None:
-    code = """
-import resource, sys
-from pathlib import Path
-from sar_train.config.run import RunConfig
-from sar_train.training import trainer
-
-def limit(context):
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + 2**21
-    resource.setrlimit(resource.RLIMIT_AS, (size, size))
-
-trainer.run(RunConfig(data=sys.argv[1]), Path(sys.argv[2]), prepared=limit)
-"""
-    command = [sys.executable, "-c", code, str(photos), str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "RunError: out of memory on cpu: try fewer runs at a time, --set micro-batch=1" in done.stderr
