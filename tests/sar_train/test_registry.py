@@ -7,12 +7,6 @@ import pytest
 from sar_train.errors import ConfigError
 from sar_train.methods.base import methods
 from sar_train.registry import Registry
-from sar_train.regularisers.base import regularisers
-
-
-def test_files_in_the_folders_are_found_by_themselves() -> None:
-    assert "coop" in methods.entries
-    assert "sar" in regularisers.entries
 
 
 def test_an_unknown_name_offers_the_nearest() -> None:
