@@ -76,12 +76,13 @@ def routes() -> Iterator[str]:
         described = app.openapi()["paths"]
         for route in _walk(app.router):
             for method in sorted(route.methods):
-                yield f"route {method} {route.path}"
-                entry = described.get(route.path, {}).get(method.lower(), {})
+                path = re.sub(r":\w+}", "}", route.path)  # {name:text} is {name} there
+                yield f"route {method} {path}"
+                entry = described.get(path, {}).get(method.lower(), {})
                 for parameter in entry.get("parameters", ()):
-                    yield f"route {method} {route.path} {parameter['in']} {parameter['name']}"
+                    yield f"route {method} {path} {parameter['in']} {parameter['name']}"
                 for kind in entry.get("requestBody", {}).get("content", {}):
-                    yield f"route {method} {route.path} body {kind}"
+                    yield f"route {method} {path} body {kind}"
 
 
 def _walk(router: Any) -> Iterator[Any]:
