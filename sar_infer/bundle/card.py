@@ -82,7 +82,9 @@ def _measured(quality: Quality) -> Iterator[tuple[str, str]]:
         yield "added later", expectation(added)
     for name, table in quality.tables.items():
         if isinstance(table, Mapping) and name not in (*_WAYS, ADDED, PHOTOS):
-            yield name, ", ".join(f"{key} {value:g}" for key, value in table.items() if isinstance(value, int | float))
+            shown = {key: f"{value:g}" for key, value in table.items() if isinstance(value, int | float)}
+            shown |= {key: value for key, value in table.items() if isinstance(value, str)}
+            yield name, ", ".join(f"{key} {value}" for key, value in shown.items())
     if (parity := quality.parity) is not None:
         yield (
             "parity",

@@ -190,6 +190,12 @@ class Manifest:
     precisions: Mapping[str, Variant] = field(default_factory=dict)
     digest: str = ""
 
+    @property
+    def precision(self) -> str:
+        """Return the precision of the image encoder: ``fp16`` of a published tower that computes in it, else ``fp32``."""
+        imported = self.quality.tables.get("import")
+        return "fp16" if isinstance(imported, Mapping) and imported.get("precision") == "fp16" else "fp32"
+
     def sealed(self) -> Manifest:
         """Return the manifest as ``parse`` would read it, with ``digest`` filled in.
 

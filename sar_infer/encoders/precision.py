@@ -18,9 +18,9 @@ class Choice:
     """The image encoder that runs; names are always encoded in float32.
 
     Attributes:
-        precision: ``fp32``, or a key of ``Manifest.precisions``.
+        precision: That of the manifest, or a key of ``Manifest.precisions``.
         image: File of the image encoder.
-        variant: Figures of the image encoder; None for the float32 graph.
+        variant: Figures of a smaller graph; None for the bundle's own.
     """
 
     precision: str
@@ -41,7 +41,8 @@ def choose(manifest: Manifest, choice: PrecisionChoice, device: Device) -> Choic
     """Return the image encoder for a precision.
 
     ``auto`` is float16 on a GPU and INT8 on a CPU that has instructions for it, if the bundle has such an encoder (and
-    INT8 was faster when it was made); otherwise, and on another provider, float32.
+    INT8 was faster when it was made); otherwise, and on another provider, float32. A published tower that computes in
+    float16 has no other graph, so ``fp32`` is that tower too.
 
     Raises:
         InputError: There is no such precision, or the bundle does not have it.
@@ -55,11 +56,11 @@ def choose(manifest: Manifest, choice: PrecisionChoice, device: Device) -> Choic
             choice = "fp16" if "fp16" in variants else "fp32"
         else:
             choice = "int8" if int8 and int8.speedup > 1 and processor() in FAST_AT_INT8 else "fp32"
-    if choice == "fp32":
-        return Choice(choice, IMAGE_ENCODER)
+    if choice in ("fp32", manifest.precision):
+        return Choice(manifest.precision, IMAGE_ENCODER)
     if choice not in variants:
         raise InputError(
-            f"precision {choice}: this bundle has {', '.join(['fp32', *sorted(variants)])}; "
+            f"precision {choice}: this bundle has {', '.join([manifest.precision, *sorted(variants)])}; "
             f"sar-bundle shrink BUNDLE --precision {choice} --photos FOLDER --out NEW adds it"
         )
     return Choice(choice, variants[choice].file, variants[choice])

@@ -115,13 +115,13 @@ def import_bundle(
         encoder = ImageEncoder(folder / IMAGE_ENCODER, dim, "cpu")
         rows = np.concatenate([encoder.encode(one[np.newaxis]) for one in pixels])
         refuse(parity(towers.image, rows, published))
-        text, tables = None, dict[str, Any]()
+        text, table = None, dict[str, Any](precision=image.precision)
         if towers.text is not None:
             tell(f"text tower {towers.text}")
             text = _text(towers, towers.text, options.template, folder, [*photos], dim)
             if options.check:
                 correct = agreement(rows[1:], text.rows([*photos]))
-                tables["import"] = {"photos": len(photos), "nearest to their own name": correct}
+                table |= {"photos": len(photos), "nearest to their own name": correct}
         shutil.rmtree(folder / _PUBLISHED)
         tell("opening the bundle")
         note = f"published ONNX towers, {towers.layout}; the logit scale is not the trained one, which is not published"
@@ -135,7 +135,7 @@ def import_bundle(
             versions=versions(("sar-clip", "numpy", "onnx", "tokenizers", "Pillow")),
             licences=_licences(towers),
             logit_scale=options.logit_scale,
-            quality=Quality(notes=(note,), tables=tables),
+            quality=Quality(notes=(note,), tables={"import": table}),
             **_identity(towers, image, text, preprocess, options.template),
         )
 

@@ -57,6 +57,7 @@ class Published:
         mask: Its second input, a mask of the tokens, if it has one.
         digest: SHA-256 over the graph and its data.
         files: The graph and its data, where they are.
+        precision: ``fp16`` if it has weights in float16, else ``fp32``.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Published:
     mask: Port | None
     digest: str
     files: tuple[Path, ...]
+    precision: str
 
 
 def read_graph(source: Source, name: str, inputs: Sequence[str]) -> Published:
@@ -104,7 +106,9 @@ def read_graph(source: Source, name: str, inputs: Sequence[str]) -> Published:
         raise ConfigError(f"{path}: expected an output {', '.join(OUTPUTS)} (N, D), got {', '.join(outputs)}")
     files = (path, *_read_data(model, source, name))
     digest = hashlib.sha256("".join(file_entry(file).sha256 for file in files).encode()).hexdigest()
-    return Published(name, model, ports[accepted[0]], outputs[output], ports.get(MASK), digest, files)
+    half = any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
+    precision = "fp16" if half else "fp32"
+    return Published(name, model, ports[accepted[0]], outputs[output], ports.get(MASK), digest, files, precision)
 
 
 def _read_data(model: onnx.ModelProto, source: Source, name: str) -> list[Path]:

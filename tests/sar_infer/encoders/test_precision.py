@@ -13,7 +13,7 @@ from support.precisions import add_precision, variant
 
 from sar_infer import Classifier
 from sar_infer.bundle.bundle import open_bundle
-from sar_infer.bundle.manifest import IMAGE_ENCODER, Manifest, SelfTestVector, Variant
+from sar_infer.bundle.manifest import IMAGE_ENCODER, Manifest, Quality, SelfTestVector, Variant
 from sar_infer.encoders.precision import Choice, choose
 from sar_infer.encoders.processor import processor
 from sar_infer.encoders.self_test import self_test_image
@@ -53,6 +53,13 @@ def test_the_precision_of_images(
 ) -> None:
     cpu()
     assert choose(manifest(**precisions), precision, device).precision == chosen
+
+
+def test_a_published_tower_in_float16_has_its_name_by_every_choice_and_another_table_harms_nothing() -> None:
+    for imported, precision in (({"precision": "fp16"}, "fp16"), ({"precision": "fp7"}, "fp32"), (7, "fp32")):
+        bundle = dataclasses.replace(manifest(), quality=Quality(tables={"import": imported}))
+        for choice in ("fp32", "auto", precision):
+            assert choose(bundle, choice, "cpu") == Choice(precision, IMAGE_ENCODER)  # type: ignore[arg-type]
 
 
 def test_the_file_of_a_precision() -> None:

@@ -122,6 +122,7 @@ def test_garments_get_the_names_that_torch_gives_them(
     assert (expected == np.arange(90) // 15).sum() == 38
     for bundle, every, least_cosine, most_others in ((whole, 1, 0.99999, 0), (half, 3, 0.9999, 1)):
         classifier = Classifier.open(bundle)
+        assert classifier.choice.precision == Classifier(bundle, precision="auto").choice.precision == bundle.name
         rows, words = classifier.embed_images(photos[::every]), classifier.embed_names(garments)
         assert min((rows * images[::every]).sum(1).min(), (words * names).sum(1).min()) > least_cosine
         assert ((rows @ words.T).argmax(1) != expected[::every]).sum() <= most_others
