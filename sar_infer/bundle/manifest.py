@@ -192,7 +192,7 @@ class Manifest:
 
     @property
     def precision(self) -> str:
-        """Return the precision of the image encoder: ``fp16`` of a published tower that computes in it, else ``fp32``."""
+        """Return the precision of the image encoder: ``fp16`` of a published tower in float16, else ``fp32``."""
         imported = self.quality.tables.get("import")
         return "fp16" if isinstance(imported, Mapping) and imported.get("precision") == "fp16" else "fp32"
 

@@ -12,12 +12,12 @@ order.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,10 +26,11 @@ from pydantic_core import to_json
 from sar_infer import __version__
 from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import bundle_name, default_bundle
+from sar_infer.classifier import Classifier
 from sar_infer.classify import ranking
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.server.model.banks import NAME
-from sar_infer.server.model.engine import Engine, values_of
+from sar_infer.server.model.engine import values_of
 from sar_infer.server.model.line import Finish, ImageInput
 from sar_infer.server.openapi import BINARY, answer, problems, request_body
 from sar_infer.server.problems import Problem
@@ -51,14 +52,15 @@ _LENGTH_BYTES = 4
 _MOST_SCORES = 2**18
 _FEW: Any = Field(max_length=16, fail_fast=True)
 """Inputs, outputs and dimensions; more are refused before they are read. The model has three or four of each."""
-Row = Floats | Sequence[bytes]
-"""An output for one image: float32, or texts."""
+Row = dict[str, npt.NDArray[Any]]
+"""The outputs for one image by name: float32, or bytes as objects."""
 
 
-class InputParameters(BaseModel):
-    """Parameters of an input; others are ignored."""
+class TensorParameters(BaseModel):
+    """Parameters of an input (size) or an output (whether it is binary); others are ignored."""
 
     binary_data_size: Annotated[int, Field(ge=0)] | None = None
+    binary_data: bool | None = None
     shared_memory_region: None = Field(default=None, description="refused")
 
 
@@ -68,22 +70,15 @@ class InferInput(BaseModel):
     name: Literal["IMAGE", "CLASSES"]
     shape: Annotated[list[Annotated[int, Field(ge=0)]], _FEW]
     datatype: Literal["BYTES"]
-    parameters: InputParameters = InputParameters()
+    parameters: TensorParameters = TensorParameters()
     data: list[Any] | None = None
-
-
-class OutputParameters(BaseModel):
-    """Parameters of an output; others are ignored."""
-
-    binary_data: bool | None = None
-    shared_memory_region: None = Field(default=None, description="refused")
 
 
 class InferOutput(BaseModel):
     """One requested output."""
 
     name: Literal["SCORES", "LABELS", "EMBEDDING"]
-    parameters: OutputParameters = OutputParameters()
+    parameters: TensorParameters = TensorParameters()
 
 
 class InferParameters(BaseModel):
@@ -170,7 +165,8 @@ async def infer(request: Request, service: Serving, model: Model) -> Response:
     with service.lease() as engine:
         call, images, phrases = await service.in_turn(len(body), lambda: read_tensors(body, length, limits))
         top_k, only = call.parameters.top_k, chooses_only(call.parameters.mode, bool(phrases))
-        classes, count = None, 0
+        finish: Finish[Row] = _embedding
+        count = 0
         with service.images.hold(len(images)):
             if any(output.name != "EMBEDDING" for output in call.outputs):
                 (opened,) = await engine.banks.open(bank)
@@ -180,13 +176,13 @@ async def infer(request: Request, service: Serving, model: Model) -> Response:
                     problem = f"{len(images)} × {count} scores are too many for one answer; ask for top_k"
                     raise Problem("invalid-request", problem)
                 engine.decide(classes)  # refuses a call with only background classes
-            outcomes = await engine.line.each(images, _finisher(engine, classes, call.outputs, top_k), count)
+                finish = _ranking(engine.classifier, classes, top_k)
+            outcomes = await engine.line.each(images, finish, count)
     rows = values_of(outcomes, [f"IMAGE[{i}]" for i in range(len(images))])
-    for best, _ in rows:
-        if best is not None:
-            service.metrics.top_score.observe(best)
-    outputs = [*zip(*(values for _, values in rows), strict=True)]
-    return _tensors(call, outputs, model, engine.bundle.manifest.digest[:12])
+    for row in rows:
+        if "SCORES" in row:
+            service.metrics.top_score.observe(float(np.max(row["SCORES"])))
+    return _answer(call, rows, model, engine.bundle.manifest.digest[:12])
 
 
 async def _readiness(service: Service, **fields: str) -> Response:
@@ -214,7 +210,7 @@ async def _bank(service: Service, model: str) -> str | None:
 def read_tensors(
     body: bytes, header_length: str | None, limits: Limits
 ) -> tuple[InferRequest, Sequence[ImageInput], Phrases]:
-    """Return a call with its images and its class names.
+    """Return a call with its images and its class names, each its own phrase.
 
     Args:
         body: JSON, perhaps followed by binary data.
@@ -233,59 +229,39 @@ def read_tensors(
                 f"{HEADER_LENGTH}: expected the length of the JSON, 1 to {len(body)}, got {header_length!r:.40}",
             )
     call = parse(InferRequest, body[:length], limits)
-    binary = _split(call, memoryview(body)[length:])
     call.outputs = call.outputs or [InferOutput(name="SCORES"), InferOutput(name="LABELS")]
-    inputs = {tensor.name: tensor for tensor in call.inputs}
-    if (image := inputs.get("IMAGE")) is None:
-        raise Problem("invalid-request", "inputs: expected IMAGE")
-    count, *more = image.shape or [0]
-    if count < 1 or more not in ([], [1]):
-        raise _wrong(image, f"expected shape [N] or [N, 1], got {image.shape!s:.80}")
-    check_count(count, limits)
-    images = [decoded(item) if isinstance(item, str) else item for item in _values(image, binary["IMAGE"])]
-    return call, images, _phrases(inputs["CLASSES"], binary, limits) if "CLASSES" in inputs else {}
-
-
-def _phrases(classes: InferInput, binary: Mapping[str, memoryview], limits: Limits) -> Phrases:
-    """Return the class names of a call, each its own phrase."""
-    if len(classes.shape) != 1 or classes.shape[0] < 1:
-        raise _wrong(classes, f"expected shape [C], got {classes.shape!s:.80}")
-    if classes.shape[0] > limits.classes:
-        raise Problem("too-many-classes", f"expected at most {limits.classes} class names, got {classes.shape[0]}")
-    try:
-        texts = [item if isinstance(item, str) else item.decode() for item in _values(classes, binary["CLASSES"])]
-    except UnicodeDecodeError:
-        raise _wrong(classes, "expected UTF-8") from None
-    return cleaned(texts, limits)
-
-
-def _split(call: InferRequest, rest: memoryview) -> dict[str, memoryview]:
-    """Return the binary data of each input by its name, in order and to the last byte."""
-    for kind, tensors in (("input", call.inputs), ("output", call.outputs)):
-        names = [tensor.name for tensor in tensors]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise Problem("invalid-request", f"{kind} {twice!r} is given twice")
-    binary: dict[str, memoryview] = {}
+    elements, rest = dict[str, list[Any]](), memoryview(body)[length:]
     for tensor in call.inputs:
-        size = tensor.parameters.binary_data_size
-        if (size is None) == (tensor.data is None) or len(rest) < (size or 0):
-            raise _wrong(tensor, "expected either data or binary_data_size, and as many bytes after the JSON")
-        binary[tensor.name], rest = rest[: size or 0], rest[size or 0 :]
+        size = tensor.parameters.binary_data_size or 0
+        if tensor.name in elements:
+            raise _wrong(tensor, "it is given twice")
+        elements[tensor.name] = _elements(tensor, rest[:size], limits)
+        rest = rest[size:]
     if rest:
         raise Problem("bad-request", f"{len(rest)} bytes of binary data belong to no input")
-    return binary
+    if "IMAGE" not in elements:
+        raise Problem("invalid-request", "inputs: expected IMAGE")
+    try:
+        names = [name.decode() if isinstance(name, bytes) else name for name in elements.get("CLASSES", ())]
+    except UnicodeDecodeError:
+        raise Problem("invalid-request", "input 'CLASSES': expected UTF-8") from None
+    images = [decoded(image) if isinstance(image, str) else image for image in elements["IMAGE"]]
+    return call, images, cleaned(names, limits)
 
 
-def _wrong(tensor: InferInput, problem: str) -> Problem:
-    return Problem("invalid-request", f"input {tensor.name!r}: {problem}")
-
-
-def _values(tensor: InferInput, binary: memoryview) -> list[bytes] | list[str]:
-    """Return the elements of an input: bytes of binary data, or text of JSON."""
-    count, texts = math.prod(tensor.shape), tensor.data
-    if texts is not None:
-        if texts and all(isinstance(row, list) for row in texts):
-            texts = [text for row in texts for text in row]
+def _elements(tensor: InferInput, binary: memoryview, limits: Limits) -> list[str] | list[bytes]:
+    """Return the elements of an input: text of JSON, or bytes of the binary data after it."""
+    size, (count, *more) = tensor.parameters.binary_data_size, tensor.shape or [0]
+    if count < 1 or more not in ([], [1]):
+        raise _wrong(tensor, f"expected shape [N] or [N, 1], got {tensor.shape!s:.80}")
+    if tensor.name == "IMAGE":
+        check_count(count, limits)
+    elif count > limits.classes:
+        raise Problem("too-many-classes", f"expected at most {limits.classes} class names, got {count}")
+    if (size is None) == (tensor.data is None) or len(binary) != (size or 0):
+        raise _wrong(tensor, "expected either data or binary_data_size, and as many bytes after the JSON")
+    if tensor.data is not None:
+        texts = [text for row in tensor.data for text in (row if isinstance(row, list) else (row,))]
         if len(texts) != count or not all(isinstance(text, str) for text in texts):
             raise _wrong(tensor, f"expected {count} texts for shape {tensor.shape!s:.80}, flat or nested")
         return texts
@@ -301,49 +277,45 @@ def _values(tensor: InferInput, binary: memoryview) -> list[bytes] | list[str]:
     return elements
 
 
-def _finisher(
-    engine: Engine, classes: ClassSet | None, outputs: Sequence[InferOutput], top_k: int | None
-) -> Finish[tuple[float | None, Sequence[Row]]]:
-    """Return the function that makes of images (N, D) their best scores, and rows of each output."""
-    if classes is None:  # only the embedding is wanted
-        return lambda rows: [(None, [row]) for row in rows]
-    classifier, hidden = engine.classifier, classes.background
-    answers = slice(None) if hidden is None else ~hidden
-    names = tuple(name.encode() for i, name in enumerate(classes.names) if hidden is None or not hidden[i])
+def _wrong(tensor: InferInput, problem: str) -> Problem:
+    return Problem("invalid-request", f"input {tensor.name!r}: {problem}")
 
-    def finish(rows: Floats) -> Iterator[tuple[float, Sequence[Row]]]:
+
+def _embedding(rows: Floats) -> list[Row]:
+    return [{"EMBEDDING": row} for row in rows]
+
+
+def _ranking(classifier: Classifier, classes: ClassSet, top_k: int | None) -> Finish[Row]:
+    """Return the function that makes of images (N, D) all outputs of each, without columns of background classes."""
+    hidden = classes.background
+    columns = np.arange(len(classes.names)) if hidden is None else np.flatnonzero(~hidden)
+    names = np.array([name.encode() for name in classes.names], object)[columns]
+
+    def finish(rows: Floats) -> Iterator[Row]:
         logits = classifier.logits(rows, classes)
-        scores = classifier.scores(logits)[:, answers]
-        logits = logits[:, answers]
-        values = zip(*(tensor(output, rows, logits, scores) for output in outputs), strict=True)
-        return zip(scores.max(axis=1).tolist(), values, strict=True)
-
-    def tensor(output: InferOutput, rows: Floats, logits: Floats, scores: Floats) -> Iterable[Row]:
-        if output.name == "EMBEDDING":
-            return rows
-        if top_k is None:
-            return scores if output.name == "SCORES" else [names] * len(rows)
-        best = ranking.top_k(logits, top_k)
-        if output.name == "SCORES":
-            return np.take_along_axis(scores, best, axis=1)
-        return [[names[i] for i in columns] for columns in best]
+        scores = classifier.scores(logits)[:, columns]
+        best = np.broadcast_to(np.arange(len(columns)), scores.shape)
+        if top_k is not None:
+            best = ranking.top_k(logits[:, columns], top_k)
+        for row, values, labels in zip(rows, np.take_along_axis(scores, best, axis=1), names[best], strict=True):
+            yield {"EMBEDDING": row, "SCORES": values, "LABELS": labels}
 
     return finish
 
 
-def _tensors(call: InferRequest, outputs: Sequence[Sequence[Row]], model: str, version: str) -> Response:
-    """Return the response that carries the requested outputs, each with one row an image, all of equal length."""
+def _answer(call: InferRequest, rows: Sequence[Row], model: str, version: str) -> Response:
+    """Return the response that carries the requested outputs, each with one row an image."""
     items, binary_data = list[dict[str, Any]](), list[bytes]()
-    for output, rows in zip(call.outputs, outputs, strict=True):
-        kind, values = _OUTPUTS[output.name], [value for row in rows for value in row]
-        item: dict[str, Any] = {"name": output.name, "datatype": kind, "shape": [len(rows), len(rows[0])]}
+    for output in call.outputs:
+        kind, values = _OUTPUTS[output.name], np.array([row[output.name] for row in rows])
+        item: dict[str, Any] = {"name": output.name, "datatype": kind, "shape": values.shape}
         binary = output.parameters.binary_data
         if call.parameters.binary_data_output if binary is None else binary:
-            packed = (len(text).to_bytes(_LENGTH_BYTES, "little") + text for text in values)
-            binary_data.append(np.array(rows, "<f4").tobytes() if kind == "FP32" else b"".join(packed))
+            packed = (len(text).to_bytes(_LENGTH_BYTES, "little") + text for text in values.flat)
+            binary_data.append(values.astype("<f4").tobytes() if kind == "FP32" else b"".join(packed))
             item["parameters"] = {"binary_data_size": len(binary_data[-1])}
         else:
-            item["data"] = [value.decode() if isinstance(value, bytes) else float(value) for value in values]
+            item["data"] = values.ravel().tolist()
         items.append(item)
     named = {} if call.id is None else {"id": call.id}
     header = to_json({"model_name": model, "model_version": version, **named, "outputs": items})
