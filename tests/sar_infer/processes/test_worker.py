@@ -91,12 +91,6 @@ def test_a_worker_lives_through_an_interrupt(worker_and_ask: tuple[Worker[Any], 
     assert ask(tasks.ignores, signal.SIGINT) is True
 
 
-def test_a_worker_that_dies_says_how(worker_and_ask: tuple[Worker[Any], Ask]) -> None:
-    with pytest.raises(DeathError) as caught:
-        worker_and_ask[1](os._exit, 9)
-    assert (caught.value.exit_code, isinstance(caught.value, TimeLimitError)) == (9, False)
-
-
 def test_a_worker_that_was_killed_is_not_alive_even_before_the_event_loop_turns(
     worker_and_ask: tuple[Worker[Any], Ask],
 ) -> None:
@@ -177,41 +171,6 @@ def children() -> set[int]:
     """Return the processes that this one has started, and that have not been waited for."""
     started = (task / "children" for task in Path("/proc/self/task").iterdir())
     return {int(pid) for file in started if file.exists() for pid in file.read_text().split()}
-
-
-PROGRAM = """
-import sys
-from support import tasks
-import threading
-from sar_infer.processes.worker import Worker
-
-if __name__ == "__main__":
-    workers = [Worker(tasks.call) for _ in range(3)]
-    for worker in workers:
-        worker.loaded(60)
-    loading = Worker(tasks.hang)
-    threading.Thread(target=loading.loaded, args=(60,), daemon=True).start()
-    threading.Thread(target=workers[0].answer, args=((tasks.hang,),), daemon=True).start()
-    print(*(worker.pid for worker in (*workers, loading)), flush=True)
-    threading.Event().wait()
-"""
-
-
-def test_no_process_outlives_its_parent_whatever_it_is_doing(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    parent = subprocess.Popen([sys.executable, program], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    pids = [*map(int, parent.stdout.readline().split())]
-    assert len(pids) == 4
-    assert all(map(runs, pids))
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    ended = until(lambda: not any(map(runs, pids)))
-    for pid in filter(runs, pids):
-        os.kill(pid, signal.SIGKILL)
-    assert ended, "a process outlives its parent"
 
 
 def test_a_worker_that_ignores_sigterm_does_not_hold_up_the_exit() -> None:

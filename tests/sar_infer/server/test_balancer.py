@@ -88,11 +88,6 @@ def answers(port: int) -> bool:
     return False
 
 
-def classes(url: str) -> list[str]:
-    listed = httpx2.get(f"{url}/v1/classes", headers=HEADERS, timeout=30).json()["classes"]
-    return [entry["name"] for entry in listed]
-
-
 def classify(url: str) -> int:
     headers = {**HEADERS, "Content-Type": "image/jpeg"}
     return httpx2.post(f"{url}/v1/classify", content=jpeg(), headers=headers, timeout=60).status_code
@@ -102,27 +97,6 @@ def answered(server: Server) -> bool:
     """Tell whether a server has classified."""
     text = httpx2.get(f"{server.url}/metrics", timeout=30).text
     return 'sar_requests_total{code="200",route="/v1/classify"}' in text
-
-
-def test_changes_of_the_bank_reach_both_and_none_is_lost(replicas: Replicas) -> None:
-    names = [f"added {number}" for number in range(12)]
-
-    def put(name: str) -> int:
-        return httpx2.put(f"{replicas.url}/v1/classes/{name}", headers=HEADERS, timeout=60).status_code
-
-    with ThreadPoolExecutor(4) as pool:
-        assert set(pool.map(put, names)) == {201}
-    for server in replicas.servers:
-        wait_for(lambda server=server: set(names) < set(classes(server.url)))  # type: ignore[misc]
-    first, second = replicas.servers
-    changed = httpx2.put(f"{first.url}/v1/classes/last", headers=HEADERS, timeout=30)
-    request = f"{second.url}/v1/classes/added 0"
-    assert httpx2.delete(request, headers={**HEADERS, "If-Match": '"of-yesterday"'}, timeout=30).status_code == 412
-    current = {**HEADERS, "If-Match": changed.headers["etag"]}
-    assert httpx2.delete(request, headers=current, timeout=30).status_code == 204
-    for server in replicas.servers:
-        wait_for(lambda server=server: "added 0" not in classes(server.url))  # type: ignore[misc]
-        assert classes(server.url)[-1] == "last"
 
 
 def test_a_server_that_is_killed_loses_no_more_than_its_requests_in_flight(

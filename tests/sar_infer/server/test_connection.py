@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -21,36 +19,19 @@ SMALLEST = len(b"GET / HTTP/1.1\r\n\r\n")
 
 
 class Application:
-    """Answers with the path of a request once ``gate`` is set; notes what begins, what is left, and what waits.
-
-    Like ``front`` it reads a body once, and leaves it to the connection to tell that the client has left.
-    """
+    """Answers with the path of a request and the size of its body; notes how many requests wait."""
 
     def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.begun: list[str] = []
-        self.left: list[str] = []
         self.most_waiting = 0
         self.connections: set[Connection] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path, size = scope["path"], 0
-        task = asyncio.current_task()
-        assert task is not None
-        scope["state"]["cancel"] = task.cancel
-        self.begun.append(path)
         self.most_waiting = max(self.most_waiting, *(len(connection.pipeline) for connection in self.connections))
-        try:
-            more = any(name == b"content-length" for name, _ in scope["headers"])
-            while more:
-                message = await receive()
-                size, more = size + len(message["body"]), message["more_body"]
-            while not self.gate.is_set():
-                await asyncio.sleep(0.01)
-        except asyncio.CancelledError:
-            task.uncancel()
-            self.left.append(path)
-            return
+        more = any(name == b"content-length" for name, _ in scope["headers"])
+        while more:
+            message = await receive()
+            size, more = size + len(message["body"]), message["more_body"]
         content = path.encode() + b" %d\n" % size
         await send(
             {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(content))]}
@@ -98,7 +79,6 @@ def bodies(client: socket.socket, count: int) -> Iterator[bytes]:
 def test_requests_without_end_on_one_connection_are_answered_a_few_at_a_time(
     application: Application, port: int
 ) -> None:
-    application.gate.set()
     count = 20_000
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         sending = threading.Thread(target=client.sendall, args=(b"".join(REQUEST % n for n in range(count)),))
@@ -109,8 +89,7 @@ def test_requests_without_end_on_one_connection_are_answered_a_few_at_a_time(
 
 
 @pytest.mark.parametrize("piece", [1, 1000, 10**6])
-def test_bodies_and_requests_of_any_size_follow_one_another(application: Application, port: int, piece: int) -> None:
-    application.gate.set()
+def test_bodies_and_requests_of_any_size_follow_one_another(port: int, piece: int) -> None:
     sizes = [0, 1, 3000, 0, 4096, 0, 0, 9000 if piece == 1 else 10**6, 5, 0]
     sent = b"".join(
         b"POST /%d HTTP/1.1\r\ncontent-length: %d\r\n\r\n%s" % (n, size, bytes(size)) for n, size in enumerate(sizes)
@@ -126,35 +105,3 @@ def test_bodies_and_requests_of_any_size_follow_one_another(application: Applica
         sending.start()
         assert list(bodies(client, len(sizes))) == [b"/%d %d\n" % numbered for numbered in enumerate(sizes)]
         sending.join(60)
-
-
-HALF_A_BODY = b"POST /%d HTTP/1.1\r\ncontent-length: 200000\r\n\r\n" + bytes(100_000)
-
-
-@pytest.mark.parametrize(
-    ("sent", "begun"),
-    [
-        pytest.param(b"GET /0 HT", [], id="in the first line"),
-        pytest.param(b"GET /0 HTTP/1.1\r\nHost: x", [], id="in the headers"),
-        pytest.param(HALF_A_BODY % 0, ["/0"], id="in the body"),
-        pytest.param(HALF_A_BODY % 0 + bytes(100_000), ["/0"], id="after a long body"),
-        pytest.param(REQUEST % 0 + b"GET /1 HT", ["/0"], id="in the headers of the second"),
-        pytest.param(REQUEST % 0 + REQUEST % 1, ["/0"], id="with a second that waits"),
-        pytest.param(REQUEST % 0 + (HALF_A_BODY % 1)[:5000], ["/0"], id="with a second whose body has begun"),
-        pytest.param(REQUEST % 0 + (HALF_A_BODY % 1)[:50_000], ["/0"], id="in the body of the second"),
-        pytest.param(HALF_A_BODY % 0 + bytes(100_000) + REQUEST % 1, ["/0"], id="after a long body with a second"),
-        pytest.param(b"".join(REQUEST % n for n in range(3000)), ["/0"], id="with thousands that wait"),
-    ],
-)
-def test_a_client_that_leaves_ends_the_request_under_way_and_those_behind_it_never_begin(
-    application: Application, port: int, sent: bytes, begun: list[str]
-) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-        client.sendall(sent)
-        wait_for(lambda: application.connections)
-        wait_for(lambda: application.begun == begun)
-        with contextlib.suppress(OSError):
-            client.shutdown(socket.SHUT_RDWR)
-    wait_for(lambda: not application.connections)
-    wait_for(lambda: application.left == begun)
-    assert application.begun == begun

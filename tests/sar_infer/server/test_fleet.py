@@ -227,27 +227,6 @@ def test_a_damaged_bank_is_503_and_harms_no_other(server: Local, folder: Path, s
     assert "spare class" in known(server, spare)
 
 
-def test_twenty_writers_on_twenty_banks_lose_nothing(server: Local, folder: Path) -> None:
-    files = [folder / f"many{number}.safetensors" for number in range(20)]
-    for file in files:
-        shutil.copy(folder / "shop.safetensors", file)
-
-    def write(file: Path) -> list[str]:
-        confirmed = []
-        for number in range(3):
-            call = {"params": {"bank": file.stem}, "headers": KEY, "timeout": 120}
-            if httpx2.put(f"{server.url}/v1/classes/{file.stem} {number}", **call).status_code == 201:
-                confirmed.append(f"{file.stem} {number}")
-        return confirmed
-
-    with ThreadPoolExecutor(20) as threads:
-        written = [*threads.map(write, files)]
-    for file, confirmed in zip(files, written, strict=True):
-        assert confirmed == [*ClassBank.load(file, base=server.service.engine.bundle.bank).names][-3:]
-        assert set(confirmed) <= set(known(server, file.stem))
-        file.unlink()
-
-
 def test_a_kill_loses_no_confirmed_class_and_damages_no_bank(folder: Path, tmp_path: Path) -> None:
     files = [Path(shutil.copy(folder / "shop.safetensors", tmp_path / f"{n}.safetensors")) for n in range(4)]
     confirmed: dict[Path, list[str]] = {file: [] for file in files}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import httpx2
+import pytest
 from support.servers import serving
 
 from sar_infer import Classifier
@@ -31,7 +32,9 @@ def test_the_server_serves_without_torch_and_without_sockets_of_its_own() -> Non
         answer = client.post("/v1/classify", content=jpeg(), params=query, headers={"Content-Type": "image/jpeg"})
         expected = Classifier.open(device="cpu").classify(jpeg(), ["a red wall", "the sea"], only=True)
         predictions = answer.json()["results"][0]["predictions"]
-        assert [p["label"] for p in predictions] == [p.label for p in expected.predictions]
+        scores = {p["label"]: p["score"] for p in predictions}
+        assert [*scores] == [p.label for p in expected.predictions]
+        assert scores == pytest.approx({p.label: p.score for p in expected.predictions}, abs=1e-4)
         assert json.loads(client.get("/readyz").text)["ready"]
         for page in ("/ui", "/docs", "/metrics", "/v1/classes", "/v1/model", "/openapi.json"):
             assert client.get(page).status_code == 200

@@ -22,7 +22,6 @@ from support.pictures import jpeg
 from support.servers import Compute, Local, around, local_server, serving, wait_for
 
 from sar_infer import Classifier
-from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main as sar_bank
 from sar_infer.server.model.banks import Banks
 from sar_infer.server.model.process import Result, Task
@@ -221,33 +220,6 @@ def test_changes_wait_their_turn_and_cancelled_ones_are_not_made(
     assert server.service.engine.banks.bank.names == ("red", "green", "blue", "grey thing", "slow", "last")
 
 
-def test_a_reload_takes_bundle_and_bank_as_a_pair(server: Local) -> None:
-    """Damage the bank file, so that a good bundle is refused with it and nothing has changed."""
-    add(server, "violet")
-    before, content = labels(server.url), bank(server).read_bytes()
-    bank(server).write_bytes(content[:-1])
-    replace(server, *BANK_NAMES, encoder="e")
-    answer = reload(server)
-    assert (answer.status_code, answer.json()["code"]) == (422, "bad-bundle")
-    assert "mine.safetensors" in answer.json()["detail"]
-    assert labels(server.url) == before
-    bank(server).write_bytes(content)
-    assert reload(server).status_code == 200
-    assert labels(server.url) == {*BANK_NAMES, "violet"}
-
-
-def test_what_sar_bank_writes_is_served_soon(tmp_path: Path) -> None:
-    """Serve a file that does not exist at first."""
-    file, path = tmp_path / "mine.safetensors", write_bundle(tmp_path / "bundle")
-    with local_server(Settings(bundle=path, bank=file, key="k", device="cpu", threads=1)) as server:
-        for arguments in (["add", str(file), "violet"], ["rollback", str(file), "--to", "0"]):
-            done = CliRunner().invoke(sar_bank, [*arguments, "--bundle", str(path)])
-            assert done.exit_code == 0, done.output
-            expected = list(ClassBank.load(file).names)
-            wait_for(lambda expected=expected: names(server) == expected)  # type: ignore[misc]
-        assert len(httpx2.get(f"{server.url}/v1/bank/history", headers=KEY).json()["steps"]) == 2
-
-
 def test_changes_and_reloads_need_a_key(bundle_path: Path, tmp_path: Path) -> None:
     shutil.copy(bundle_path / "bank.safetensors", file := tmp_path / "mine.safetensors")
     with local_server(Settings(bundle=bundle_path, bank=file, device="cpu")) as server:
@@ -343,6 +315,19 @@ def test_sighup_reloads_and_sigterm_drains(tmp_path: Path) -> None:
         server.process.terminate()  # the second signal ends the drain
         assert server.process.wait(30) == 0
         assert server.log.read_text().endswith(" stopped\n")
+
+
+def test_a_client_that_keeps_its_connection_is_told_to_leave_during_the_notice(bundle_path: Path) -> None:
+    with (
+        serving("--bundle", str(bundle_path), "--set", "notice=60", "--workers", "0") as server,
+        httpx2.Client(base_url=server.url, timeout=60) as client,
+    ):
+        assert "connection" not in client.get("/healthz").headers
+        server.process.terminate()
+        server.logged("not ready any more")
+        assert client.get("/healthz").headers["connection"] == "close"
+        server.process.terminate()  # a second one ends the notice
+        assert server.process.wait(60) == 0
 
 
 def test_a_request_in_flight_is_answered_before_the_server_ends(bundle_path: Path) -> None:

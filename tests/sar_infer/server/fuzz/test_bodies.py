@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import socket
 import struct
@@ -14,7 +13,7 @@ from pathlib import Path
 import httpx2
 import psutil
 import pytest
-from support.hostile_requests import METHODS, PATHS, chunked, request, talk, wire
+from support.hostile_requests import chunked, request, talk, wire
 from support.pictures import jpeg
 from support.servers import Local, Server, local_server, wait_for
 
@@ -64,20 +63,11 @@ def test_a_hostile_request_gets_the_right_answer(server: Server, name: str) -> N
     assert httpx2.get(f"{server.url}/healthz").status_code == 200
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_every_method_on_every_path_is_answered(server: Server, path: str) -> None:
-    for method, body in itertools.product(METHODS, (None, b"", b"x")):
-        answer = talk(server.port, request(path.encode(), body, method=method.encode()))
-        assert answer is not None, method
-        assert answer.status < 500, (method, answer.body)
-        assert method == "HEAD" or is_sound(answer.status, answer.headers, answer.body), (method, answer.body)
-
-
 def test_trailers_are_no_headers(server: Server) -> None:
     image = jpeg()
     answer = talk(server.port, chunked(b"%x\r\n%b\r\n0\r\nX-Request-ID: trailer\r\n\r\n" % (len(image), image)))
     assert answer is not None
-    assert answer.headers["x-request-id"] != "trailer"
+    assert (answer.status, answer.headers["x-request-id"] == "trailer") == (200, False)
 
 
 def test_a_request_that_ends_early_has_no_answer(server: Server) -> None:
@@ -114,19 +104,6 @@ def impatient(bundle_path: Path) -> Iterator[Local]:
     with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, limits=limits)) as server:
         yield server
     patch.undo()
-
-
-def test_others_are_served_while_hundreds_dawdle(impatient: Local) -> None:
-    with contextlib.ExitStack() as stack:
-        head = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 5000\r\n"
-        for number in range(300):
-            dawdler = stack.enter_context(socket.create_connection(("127.0.0.1", impatient.port), timeout=10))
-            dawdler.sendall((b"", head, head + b"\r\n" + b"x" * 1000)[number % 3])
-        for _ in range(20):
-            answer = talk(impatient.port, request(body=jpeg()))
-            assert answer is not None
-            assert answer.status == 200
-        wait_for(lambda: not connections(impatient))
 
 
 def test_clients_that_never_read_are_cut_off(impatient: Local) -> None:

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bundles import SIZE, image_graph, reseal
 from support.examples import examples
-from support.pictures import jpeg
 from support.precisions import broken, turned
 
 from sar_infer import Classifier
@@ -89,21 +88,6 @@ def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -
     reseal(bundle_copy, self_test=stored)
     with pytest.raises(BundleError, match="cosine nan"):
         Engine.open(Settings(bundle=bundle_copy, device="cpu"), Metrics())
-
-
-def test_rows_that_arrive_together_are_ranked_together(bundle_path: Path) -> None:
-    async def go() -> None:
-        classifier = Classifier.open(bundle_path, "cpu")
-        banks = Banks(Settings(), classifier, Metrics())
-        engine = Engine(classifier, banks, Sizes(False, 1, 1, 4), Limits(), Metrics())
-        sizes: list[int] = []
-        outcomes = await engine.line.each([jpeg()] * 4, lambda rows: sizes.append(len(rows)) or [*range(len(rows))])  # type: ignore[func-returns-value]
-        assert sizes == [1, 3]
-        assert [outcome.value for outcome in outcomes] == [0, 0, 1, 2]
-        assert outcomes[1].seconds["score"] == outcomes[2].seconds["score"]
-        engine.close()
-
-    asyncio.run(go())
 
 
 @pytest.mark.parametrize("classes", [1, 10_000])

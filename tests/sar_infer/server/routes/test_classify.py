@@ -176,13 +176,6 @@ def test_the_answer_says_what_answered(client: httpx2.Client, classifier: Classi
     assert [p["rank"] for p in result["predictions"]] == list(range(1, len(result["predictions"]) + 1))
 
 
-def test_modes(client: httpx2.Client) -> None:
-    assert {s for _, _, s in predictions(raw(client, classes=["violet"], mode="extend"))} == {"bank", "extended"}
-    assert [(label, s) for label, _, s in predictions(raw(client, classes=["RED"], mode="only"))] == [("RED", "bank")]
-    for query in ({"classes": ["violet"], "mode": "bank"}, {"mode": "only"}, {"mode": "all"}):
-        assert problem(raw(client, **query)) == (422, "invalid-request")
-
-
 def problem(answer: httpx2.Response) -> tuple[int, str]:
     content = answer.json()
     assert answer.headers["content-type"] == "application/problem+json"
@@ -215,6 +208,7 @@ BAD: list[tuple[str, Any, int, str]] = [
     (JSON, {"images": ["aa"] * 4}, 413, "too-many-images"),
     (JSON, {"images": ["aa"], "top_k": 0}, 422, "invalid-request"),
     (JSON, {"images": ["aa"], "mode": "only"}, 422, "invalid-request"),
+    (JSON, {"images": ["aa"], "mode": "bank", "classes": ["violet"]}, 422, "invalid-request"),
     (JSON, {"images": ["aa"], "classes": ["x"] * 6}, 422, "too-many-classes"),
     (JSON, {"images": ["aa"], "classes": {"a": ["p"] * 6}}, 422, "too-many-classes"),
     (JSON, {"images": ["aa"], "classes": ["x" * 257]}, 422, "bad-class-name"),

@@ -90,8 +90,3 @@ def test_errors(server: Local, options: dict[str, Any], status: int, message: st
     assert answer.status_code == status
     assert list(answer.json()) == ["error"]
     assert message in answer.json()["error"]
-
-
-def test_hugging_face_s_client_shows_the_error(client: Any) -> None:
-    with pytest.raises(huggingface_hub.errors.HfHubHTTPError, match="inputs: "):
-        client.zero_shot_image_classification(b"no image", LABELS)

@@ -74,12 +74,6 @@ def test_names_stay_text(page) -> None:
     assert page.title() == "Classify photos – sar-clip"
 
 
-# ------------------------------------------------------------------------------------------------------- confidence
-
-
-# ----------------------------------------------------------------------------------------------------------- photos
-
-
 def test_a_photo_is_dropped_or_pasted(page) -> None:
     page.evaluate("document.addEventListener('dragover', () => { window.lit = document.body.className; })")
     drop(page, page.locator("#stage"), [COFFEE])
