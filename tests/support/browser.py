@@ -39,11 +39,6 @@ CONTRASTS = """() => {
     }
     return found;
 }"""
-PASTE = """(input, text) => {
-    const clipboardData = new DataTransfer();
-    clipboardData.setData('text/plain', text);
-    input.dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }));
-}"""
 
 
 class Watch:

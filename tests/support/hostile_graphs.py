@@ -39,23 +39,3 @@ def endless(folder: Path, encoder: str = IMAGE_ENCODER, above: int = 0) -> None:
     )
     path.write_bytes(model.SerializeToString())
     change(folder)
-
-
-def huge(folder: Path) -> None:
-    """Give a bundle an image encoder that asks for 4 TiB, under fitting digests."""
-    path = folder / IMAGE_ENCODER
-    model = onnx.load_from_string(path.read_bytes())
-    graph = model.graph
-    for node in graph.node:
-        node.output[:] = ["embedding_before" if name == "embedding" else name for name in node.output]
-    constants = {"shape": np.array([2**40]), "axis": np.array([0])}
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    graph.node.extend(
-        [
-            helper.make_node("ConstantOfShape", ["shape"], ["many"]),
-            helper.make_node("ReduceSum", ["many", "axis"], ["nothing"], keepdims=0),
-            helper.make_node("Add", ["embedding_before", "nothing"], ["embedding"]),
-        ]
-    )
-    path.write_bytes(model.SerializeToString())
-    change(folder)

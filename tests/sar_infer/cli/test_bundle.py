@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from support.bank_commands import Command
 from support.bundles import BANK_NAMES, DIM, ENCODER_DIGEST, name_rows, write_bundle
-from support.folders import listing
 from support.photos import write_folder, write_photo
 from support.sound import change
 
@@ -102,17 +101,6 @@ def test_freeze(bundle: Path, bank: Path, tmp_path: Path) -> None:
     assert "exists; choose another --out" in run.refused("freeze", bundle, "--bank", bank, "--out", out)
     result = run("freeze", bundle, "--bank", bank, "--out", out, "--overwrite")
     assert result.stdout == f"{out}: 5 classes; next: sar-classify PHOTO --bundle {out}\n"
-
-
-def test_freeze_needs_a_bank_of_this_encoder(bundle: Path, bank: Path, tmp_path: Path) -> None:
-    before = listing(tmp_path)
-    new = ("--out", tmp_path / "new")
-    assert "nothing: no such bank file" in run.refused("freeze", bundle, "--bank", tmp_path / "nothing", *new)
-    ClassBank.of(("a",), name_rows(["a"]), "f" * 64).save(bank)
-    line = run.refused("freeze", bundle, "--bank", bank, *new)
-    assert ENCODER_DIGEST[:8] in line and "f" * 8 in line
-    assert listing(tmp_path) == before
-    assert "--bank" in run.refused("freeze", bundle, *new)
 
 
 # ------------------------------------------------------------------------------------------------- commands of training

@@ -13,12 +13,9 @@ import pytest
 from PIL import Image
 from support.bank_commands import BANK, COLOURS, Command, paint_folders
 
-from sar_infer import Classifier
 from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main
 from sar_infer.cli.classify import main as sar_classify
-from sar_infer.errors import InputError
-from sar_infer.images.inputs import folders
 
 run, classify = Command(main), Command(sar_classify)
 paint = functools.partial(paint_folders, spread=60)
@@ -140,19 +137,6 @@ def test_folders_that_cannot_be_evaluated(bank: Path, arguments: tuple[str, ...]
     assert result.stderr.strip().count("\n") == 0
 
 
-def test_examples_of_the_call_are_what_it_has_learned_from(here: Path) -> None:
-    examples, held = paint("examples", 4, seed=1), Path(paint("held", 5, seed=2))
-    shutil.copy("examples/red/0.png", held / "red" / "learned.png")
-    options = ("--examples", examples, "--only", "--evaluate", "--format", "json")
-    content = json.loads(classify(held, *options).stdout)
-    assert (content["classes"], content["accuracy"]["of"], content["inputs"]) == (
-        4,
-        20,
-        {"bundle": os.environ["SAR_BUNDLE"], "examples": examples, "photos": str(held)},
-    )
-    assert [item["kind"] for item in content["left_out"]] == ["learned"]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -163,21 +147,6 @@ def test_examples_of_the_call_are_what_it_has_learned_from(here: Path) -> None:
 )
 def test_options_that_do_not_go_together(here: Path, options: tuple[str, ...], message: str) -> None:
     assert message in classify(paint("held", 1, seed=0), *options, code=2).stderr
-
-
-def test_from_python(bank: Path) -> None:
-    classifier = Classifier.open(os.environ["SAR_BUNDLE"], bank=bank)
-    held, done = folders(paint("held", 4, seed=5)), []
-    evaluation = classifier.evaluate(held, watch=done.append)
-    assert sum(done) == 16
-    (results,) = [classifier.classify([path for paths in held.values() for path in paths])]
-    assert [one.answer for one in evaluation.answers] == [result.predictions[0].label for result in results]
-    pixels = {name: [np.asarray(Image.open(path)) for path in paths] for name, paths in held.items()}
-    same = classifier.evaluate(pixels)
-    assert same.accuracy == evaluation.accuracy
-    assert same.answers[5].image == "image[5]"
-    with pytest.raises(InputError, match="no photo to evaluate"):
-        classifier.evaluate({"red": []})
 
 
 def test_test_photos_in_the_wrong_folder_are_reported_and_refused_if_strict(bank: Path) -> None:

@@ -17,7 +17,7 @@ from sar_train.cli import experiment, export, train
 
 _CODE = """
 import os, sys, {module} as command
-assert "numpy" not in sys.modules
+assert not {{"numpy", "PIL", "onnxruntime", "safetensors", "torch", "sar_train"}} & {{*sys.modules}}
 try:
     command.main({arguments}, standalone_mode=False)
 except Exception as error:

@@ -5,25 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.bank_commands import BANK, COLOURS, Command, paint_folders
+from support.bank_commands import BANK, Command, paint_folders
 
 from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main
-from sar_infer.images.inputs import read_class_list, write_class_list
 
 run = Command(main)
 
 pytestmark = pytest.mark.usefixtures("here")
-
-
-def test_a_list_that_was_filled_in_adds_photos_to_classes() -> None:
-    paint_folders("photos", 2, seed=1)
-    paths = {name: [str(Path("photos", name, f"{number}.png").resolve()) for number in range(2)] for name in COLOURS}
-    first, second = paths["blue"]
-    write_class_list(Path("named.csv"), [("", paths["red"][0], "1"), ("a, b", first, "2"), ("A,  B", second, "2")])
-    assert read_class_list(Path("named.csv")) == {"a, b": [first, second]}
-    run("add", BANK, "--photos", "named.csv")
-    assert {name: len(photos) for name, photos in ClassBank.load(BANK).photos.items()} == {"a, b": 2}
 
 
 def test_paths_may_be_relative_to_the_list() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 import re
 import signal
 import socket
@@ -25,7 +24,6 @@ from sar_infer.bundle.bundle import default_bundle
 from sar_infer.bundle.manifest import BANK
 from sar_infer.cli.bank import main as sar_bank
 from sar_infer.cli.serve import main
-from sar_infer.encoders import processor
 from sar_infer.server import startup
 
 Run = Callable[..., Result]
@@ -49,12 +47,6 @@ def one_line(result: Result) -> str:
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
     return result.stderr
-
-
-def test_help_keeps_the_lines_of_its_examples() -> None:
-    lines = CliRunner().invoke(main, ["--help"]).output.splitlines()
-    assert "  sar-serve --bundle bundles/mine" in lines
-    assert not any("\\b" in line or "\b" in line for line in lines)
 
 
 @pytest.mark.parametrize("key", ["max-megapixels", "deadline", "body-timeout", "notice"])
@@ -178,14 +170,11 @@ def test_a_port_that_is_taken_is_one_line(run: Run, bundle_path: Path) -> None:
 
 
 def test_int8_on_a_processor_without_vnni_is_logged_once(
-    run: Run, bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    run: Run, bundle_copy: Path, cpu: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     add_precision(bundle_copy)
-    monkeypatch.setattr(processor, "_CPU_INFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(sys, "platform", "linux")
     for flags, lines in (("flags : avx2", 1), ("flags : avx2 avx_vnni", 0)):
-        (tmp_path / "cpuinfo").write_text(flags)
+        cpu(flags)
         done = run("--check", "--bundle", str(bundle_copy), "--precision", "int8")
         assert (done.exit_code, caplog.text.count("this processor has no VNNI")) == (0, lines), done.stderr
         caplog.clear()

@@ -1,23 +1,18 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from support.bundles import DIM, SIZE, SPEC, at_one, image_graph, image_weight, name_graph
 
 from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, file_entry
-from sar_infer.encoders import encoders
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, unit_rows
 from sar_infer.errors import BundleError
-
-END = 49_407
 
 
 @pytest.fixture
@@ -104,29 +99,6 @@ def test_names_of_mixed_lengths_keep_their_order(names: NameEncoder) -> None:
     assert len(np.unique(together, axis=0)) == 900
 
 
-def test_names_run_in_groups_without_padding(tmp_path: Path) -> None:
-    """Of a graph whose rows are the number of names, their length and the last token."""
-    node = helper.make_node
-    nodes = [
-        node("Shape", ["tokens"], ["shape"]),
-        node("Cast", ["shape"], ["sizes"], to=TensorProto.FLOAT),
-        node("Gather", ["tokens", "end"], ["last"], axis=1),
-        node("Cast", ["last"], ["ends"], to=TensorProto.FLOAT),
-        node("Mul", ["ends", "none"], ["zeros"]),
-        node("Add", ["zeros", "sizes"], ["both"]),
-        node("Concat", ["both", "ends"], ["embedding"], axis=1),
-    ]
-    info, weights = helper.make_tensor_value_info, {"end": np.array([-1]), "none": np.zeros((1, 2), np.float32)}
-    source, target = info("tokens", TensorProto.INT64, ["N", "L"]), info("embedding", TensorProto.FLOAT, ["N", 3])
-    graph = helper.make_graph(
-        nodes, "sizes", [source], [target], [numpy_helper.from_array(w, n) for n, w in weights.items()]
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "n.onnx")
-    rows = NameEncoder(tmp_path / "n.onnx", 3, "cpu", spec=SPEC).encode([[1], [2, 3], [4], [5]])
-    sizes = rows / rows[:, 2:] * END
-    np.testing.assert_allclose(sizes, [[3, 2, END], [1, 3, END], [3, 2, END], [3, 2, END]], rtol=1e-4)
-
-
 def test_a_graph_is_opened_only_with_the_digest_that_is_expected(bundle_path: Path, tmp_path: Path) -> None:
     graph = Path(shutil.copy(bundle_path / IMAGE_ENCODER, tmp_path))
     pixels = np.ones((1, 3, SIZE, SIZE), np.float32)
@@ -146,23 +118,3 @@ def test_a_graph_is_opened_only_with_the_digest_that_is_expected(bundle_path: Pa
     np.testing.assert_array_equal(opened.encode(pixels), expected)  # the session that is open needs no file
     shutil.copy(bundle_path / IMAGE_ENCODER, graph)
     np.testing.assert_array_equal(encoder().encode(pixels), expected)
-
-
-def test_the_session_opens_once_and_only_when_needed(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[Path] = []
-    real = encoders.open_encoder
-
-    def slow(path: Path, *settings) -> object:
-        opened.append(path)
-        time.sleep(0.05)
-        return real(path, *settings)
-
-    monkeypatch.setattr(encoders, "open_encoder", slow)
-    encoder = ImageEncoder(bundle_path / IMAGE_ENCODER, DIM, "cpu")
-    assert opened == []
-    pixels = np.ones((1, 3, SIZE, SIZE), np.float32)
-    with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda _: encoder.encode(pixels), range(32)))
-    assert len(opened) == 1
-    assert all(np.array_equal(result, results[0]) for result in results)
-    assert encoder.open() == "CPUExecutionProvider"

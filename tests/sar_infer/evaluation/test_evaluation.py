@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from sar_infer.evaluation.evaluation import Answer, Evaluation, LeftOut, evaluate
-from sar_infer.evaluation.text import left_out_lines, text_lines
+from sar_infer.evaluation.evaluation import Answer, Evaluation, evaluate
+from sar_infer.evaluation.text import text_lines
 from sar_infer.measures import wilson
 
 NAMES = ("ant", "bee", "cat", "dog")
@@ -146,10 +146,3 @@ def test_lines_for_people(evaluation: Evaluation) -> None:
         ]
         assert line.split() == [str(NAMES.index(name) + 1), name, *[str(count or "·") for count in counts]]
     assert "matrix" not in "\n".join(text_lines(evaluation, width=15))
-
-
-def test_photos_that_were_left_out_have_a_line() -> None:
-    left_out = [LeftOut("a.jpg", "ant", "learned", "seen"), LeftOut("b.jpg", "bee", "learned", "seen")]
-    evaluation = evaluate(MIXED, 4, left_out=left_out)
-    assert evaluation is not None
-    assert [*left_out_lines(evaluation.left_out)] == ["left out 2 photos, such as a.jpg of 'ant': seen"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 from support.bundles import PREPROCESS
+from support.pictures import encoded
 
 from sar_infer.errors import ImageError
 from sar_infer.images.prefetch import decode_batches, decode_image, decode_photo
@@ -91,9 +92,3 @@ def test_the_digest_is_that_of_the_pixels_whatever_the_file() -> None:
         np.testing.assert_array_equal(decode_photo(source, spec)[0], decode_image(source, spec))
     for other in (turned, pixels.resize((200, 150)), encoded(pixels, "JPEG", quality=50)):
         assert decode_photo(other, spec)[1] != decode_photo(jpeg, spec)[1]
-
-
-def encoded(image: Image.Image, form: str, **options) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()

@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from support.pictures import encoded
 
 from sar_infer.errors import ImageError
 from sar_infer.images.thumbnail import thumbnail
@@ -15,12 +16,6 @@ def picture(uri: str) -> Image.Image:
     kind, _, content = uri.partition(",")
     assert kind == "data:image/jpeg;base64"
     return Image.open(io.BytesIO(base64.b64decode(content, validate=True)))
-
-
-def encoded(image: Image.Image, form: str, **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
 
 
 def test_a_thumbnail_is_the_photo_made_small() -> None:

@@ -30,10 +30,6 @@ class Animal:
 CAT: dict[str, Any] = {"kind": "cat", "legs": [{"length": 1}]}
 
 
-def test_what_is_left_out_has_its_default() -> None:
-    assert build(Animal, CAT, "x") == Animal("cat", (Leg(1.0),))
-
-
 def test_every_kind_of_field() -> None:
     content = {"position": [3, 4], "tame": True, "name": "Tom", "traits": {"speed": 2}, "notes": [1, {"a": None}]}
     animal = build(Animal, CAT | content, "x")
