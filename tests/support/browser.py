@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -122,10 +121,3 @@ def unlock(page: Any, key: str) -> None:
     """Give the page the server's key."""
     page.locator("#key").fill(key)
     page.locator("#key").press("Enter")
-
-
-def predictions(*names: str) -> str:
-    """A made-up answer of the server."""
-    rows = [{"rank": n, "label": name, "score": 0.5**n, "source": "extended"} for n, name in enumerate(names, 1)]
-    result = {"image": "image[0]", "predictions": rows, "error": None, "error_code": None}
-    return json.dumps({"results": [result], "classes": len(rows), "provider": "None", "bundle": "0", "timings_ms": {}})

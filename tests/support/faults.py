@@ -39,11 +39,6 @@ def _flawed(real: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     return decode
 
 
-def deadly(module: ModuleType) -> None:
-    """Have a worker be ready, and die of whatever batch it is then sent."""
-    module.Computer.__call__ = lambda *_: os._exit(9)
-
-
 def hang(module: ModuleType) -> None:
     """Have a worker hang instead of starting, in C, without letting go of Python's lock."""
     module.begin = _hung

@@ -99,14 +99,8 @@ def plant(folder: Path, patch: pytest.MonkeyPatch, hook: Callable[[ModuleType], 
         module: Its name.
     """
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(site(module, f"{hook.__module__}.{hook.__name__}"))
     patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *map(str, ROOTS)]))
-
-
-def site(module: str, hook: str) -> str:
-    """Return a ``sitecustomize`` that calls ``hook`` with ``module`` in every process that imports that."""
-    where, _, function = hook.rpartition(".")
-    return f"""
+    (folder / "sitecustomize.py").write_text(f"""
 import importlib.abc, importlib.util, sys
 
 class Hook(importlib.abc.MetaPathFinder):
@@ -119,11 +113,11 @@ class Hook(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             real(module)
-            from {where} import {function}
-            {function}(module)
+            from {hook.__module__} import {hook.__name__}
+            {hook.__name__}(module)
 
         spec.loader.exec_module = exec_module
         return spec
 
 sys.meta_path.insert(0, Hook())
-"""
+""")

@@ -7,7 +7,6 @@ import contextlib
 import json
 import random
 import socket
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -31,38 +30,27 @@ class Answer:
     headers: dict[str, str]
     body: bytes
     closed: bool
-    seconds: float
 
 
-def talk(port: int, data: bytes, seconds: float = 20, end: bool = False) -> Answer | None:
+def talk(port: int, data: bytes, seconds: float = 20) -> Answer | None:
     """Send bytes on a connection of its own and read one answer; None where it was closed without one.
 
     Args:
         port: Of 127.0.0.1.
         data: What is sent.
         seconds: Raises ``TimeoutError`` after so long without an answer.
-        end: Say that nothing more will come.
     """
-    start = time.perf_counter()
     with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(data)
-            if end:
-                connection.shutdown(socket.SHUT_WR)
         try:
-            return read_answer(connection, head=data.startswith(b"HEAD "), start=start)
+            return read_answer(connection)
         except ConnectionError:
             return None
 
 
-def read_answer(connection: socket.socket, *, head: bool = False, start: float = 0) -> Answer | None:
-    """Read one answer; None where the connection was closed without one.
-
-    Args:
-        connection: A connection on which a request was sent.
-        head: The answer has no body, whatever its headers say.
-        start: The clock when the request was sent.
-    """
+def read_answer(connection: socket.socket) -> Answer | None:
+    """Read one answer on a connection; None where it was closed without one."""
     with connection.makefile("rb") as stream:
         while True:
             line = stream.readline()
@@ -75,14 +63,14 @@ def read_answer(connection: socket.socket, *, head: bool = False, start: float =
                 headers[name.lower()] = value
             if status != 100:
                 break
-        if headers.get("transfer-encoding") == "chunked" and not head:
+        if headers.get("transfer-encoding") == "chunked":
             body = b""
             while size := int(stream.readline(), 16):
                 body += stream.read(size)
                 stream.readline()
         else:
-            body = b"" if head or status in (204, 304) else stream.read(int(headers.get("content-length", 0)))
-    return Answer(status, headers, body, headers.get("connection") == "close", time.perf_counter() - start)
+            body = b"" if status in (204, 304) else stream.read(int(headers.get("content-length", 0)))
+    return Answer(status, headers, body, headers.get("connection") == "close")
 
 
 def request(
@@ -127,12 +115,6 @@ def as_json(content: object, target: bytes = b"/v1/classify") -> bytes:
     return request(target, body, b"application/json")
 
 
-def tensor(shape: Sequence[int], data: bytes) -> bytes:
-    """A call of Open Inference Protocol with an input ``IMAGE``, whose data is written as it stands."""
-    tensor = b'{"name": "IMAGE", "datatype": "BYTES", "shape": %b, "data": %b}' % (str(list(shape)).encode(), data)
-    return as_json(b'{"inputs": [' + tensor + b"]}", INFER)
-
-
 def zero_shot(image: str, labels: object, template: str) -> bytes:
     """A call of Hugging Face's API."""
     parameters = {"candidate_labels": labels, "hypothesis_template": template}
@@ -163,8 +145,6 @@ def wire() -> dict[str, tuple[bytes, frozenset[int]]]:
         "slash at the end": (request(b"/v1/model/", method=get), {404}),
         "bytes beyond ASCII": (request(b"/v1/classes/\xff", method=get), {400}),
         "%ff": (request(b"/v1/classes/%ff%00", method=get), {422}),
-        "traversal": (request(b"/static/..%2f..%2fcli.py", method=get), {404}),
-        "traversal, backslash": (request(b"/static/..%5c..%5ccli.py", method=get), {404}),
         "traversal, classes": (request(b"/v1/classes/../../etc/passwd", method=get), {404}),
         "query of 60 kB": (request(b"/v1/classes?prefix=" + b"a" * 60_000, method=get), {200}),
         "query of 300 kB": (request(b"/v1/classes?prefix=" + b"a" * 300_000, method=get), {400, 431, 0}),
@@ -177,14 +157,12 @@ def wire() -> dict[str, tuple[bytes, frozenset[int]]]:
         "conditions of no sense": (request(b"/v1/classes", method=get, more=[b'If-None-Match: ,"",W/x,\xff']), {200}),
         "websocket": (request(b"/v1/model", method=get, more=[b"Upgrade: websocket", b"Connection: Upgrade"]), {200}),
         "upgrade with a body": (request(body=photo, more=[b"Upgrade: h2c", b"Connection: Upgrade"]), {400}),
-        "expect": (request(body=photo, more=[b"Expect: 100-continue"]), {200}),
         "gzip": (request(body=photo, more=[b"Content-Encoding: gzip"]), {415}),
         "two lengths": (request(body=photo, more=[b"Content-Length: 5"]), {400}),
         "negative length": (request(more=[b"Content-Length: -5"]), {400}),
         "length of 5,000 digits": (request(more=[b"Content-Length: " + b"9" * 5000]), {400}),
         "length and chunks": (request(body=b"0\r\n\r\n", more=[b"Transfer-Encoding: chunked"]), {400}),
         "gzip as transfer": (request(more=[b"Transfer-Encoding: gzip"]) + photo, {400}),
-        "declared too large": (request(more=[b"Content-Length: 99999999"]), {413}),
         "chunk too large for any number": (chunked(b"f" * 30 + b"\r\n"), {400}),
         "chunk size is no number": (chunked(b"zz\r\n"), {400}),
         "endless trailers": (chunked(b"1\r\nx\r\n0\r\n" + b"a: b\r\n" * 100_000), {431, 0}),
@@ -192,7 +170,6 @@ def wire() -> dict[str, tuple[bytes, frozenset[int]]]:
         "chunks of one byte": (chunked(b"".join(b"1\r\n%c\r\n" % byte for byte in photo) + b"0\r\n\r\n"), {200}),
         "no content type": (request(body=photo, kind=b""), {415}),
         "content type of noise": (request(body=photo, kind=b"\xff/\xfe;;;=="), {415}),
-        "json is no json": (as_json(b"\xff\xfe{"), {400}),
         "json, half a character": (as_json(b'{"images": ["\\ud800"]}'), {400}),
         "json, keys twice": (as_json(b'{"images": [""], "images": ["' + text.encode() + b'"]}'), {200}),
         "json, deep": (as_json(b'{"images": ' + b"[" * 1_000_000), {422}),
@@ -200,7 +177,6 @@ def wire() -> dict[str, tuple[bytes, frozenset[int]]]:
         "json, NaN": (as_json(b'{"images": [NaN], "top_k": Infinity}'), {422}),
         "json, huge number": (as_json(b'{"images": [""], "top_k": ' + b"9" * 5000 + b"}"), {400}),
         "json, a million wrong pictures": (as_json(b'{"images": [' + b"1," * 10**6 + b"1]}"), {422}),
-        "json, a million unknown fields": (as_json(b"{" + b'"a":1,' * 10**6 + b'"b":2}'), {422}),
         "json, 100,000 wrong phrases": (as_json({"images": [""], "classes": dict.fromkeys(range(10**5), 1)}), {422}),
         "json, unknown field of 1 MB": (as_json({"x" * 10**6: 1}), {422}),
         "json, 500,000 pictures": (as_json({"images": [""] * 500_000}), {413, 422}),
@@ -209,21 +185,14 @@ def wire() -> dict[str, tuple[bytes, frozenset[int]]]:
         "json, long names": (as_json({"images": [text], "classes": [f"{i} word" for i in range(1000)]}), {200}),
         "json, names twice": (as_json({"images": [text], "classes": ["a", "A ", "a"] * 300}), {200}),
         "embeddings, empty objects": (as_json(b'{"input": [' + b"{}," * 10**6 + b"{}]}", b"/v1/embeddings"), {422}),
-        "embeddings, numbers": (as_json(b'{"input": ["a",' + b"1," * 10**6 + b"1]}", b"/v1/embeddings"), {422}),
         "embeddings, odd names": (as_json({"input": list(NAMES)}, b"/v1/embeddings"), {200, 422}),
         "zero-shot, template that multiplies": (zero_shot(text, ["x" * 10**5] * 2, "{}" * 10**6), {422}),
         "zero-shot, labels without end": (zero_shot(text, "a," * 10**6, "{}" * 99), {422}),
         "v2, a million inputs": (as_json(b'{"inputs": [' + b"1," * 10**6 + b"1]}", INFER), {422}),
-        "v2, millions of lists": (tensor((1, 3, 256, 256), b"[" + b"[1]," * 2_600_000 + b"[1]]"), {422}),
-        "v2, millions of numbers": (tensor((1, 3, 256, 256), b"[" + b"1," * 5_200_000 + b"1]"), {422}),
-        "v2, shape without end": (tensor([2**60] * 300_000, b"[1]"), {422}),
-        "v2, data of NaN": (tensor((1, 3, 2, 2), b"[" + b"NaN," * 11 + b"NaN]"), {422}),
         "v2, header beyond the body": (
             request(INFER, b"{}", b"application/octet-stream", more=[b"Inference-Header-Content-Length: 99999"]),
             {400},
         ),
-        "multipart without boundary": (multipart(image, kind=b"multipart/form-data"), {400}),
-        "multipart, other boundary": (multipart(image, kind=b"multipart/form-data; boundary=C"), {400}),
         "multipart, thousands of parts": (multipart(*[part(b"classes", b"a")] * 5000), {400, 413, 422}),
         "multipart, thousands of files": (multipart(*[image] * 2000), {413}),
         "multipart in multipart": (multipart(part(b"image", image + b"--B--", b'; filename="a"')), {200, 400}),
@@ -243,6 +212,4 @@ def wire() -> dict[str, tuple[bytes, frozenset[int]]]:
         cases[f"multipart, charset {charset!r}"] = (multipart(body, kind=kind), {200, 422})
     for top_k in (b"1e5", b"-1", b"0", b"9" * 5000, b"1.5", b"NaN", b"0x10", b"%00", b"", b"1001"):
         cases[f"top_k {top_k[:9]!r}"] = (request(b"/v1/classify?top_k=" + top_k, photo), {422})
-    for name in (b"%00", b"%0a", b"a" * 300, b"%20", b"%ff", b"%E2%80%AE"):
-        cases[f"class {name[:9]!r}"] = (request(b"/v1/classes/" + name, b"", method=b"PUT"), {200, 201, 403, 404, 422})
     return {name: (data, frozenset(statuses)) for name, (data, statuses) in cases.items()}

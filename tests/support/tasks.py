@@ -6,7 +6,6 @@ import ctypes
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 
@@ -15,23 +14,14 @@ def call() -> Callable[..., Any]:
     return lambda function, *given: function(*given)
 
 
-def dying(log: Path) -> Callable[..., Any]:
+def dying() -> Callable[..., Any]:
     """Die while loading."""
-    note(log, os.getpid())
     return os._exit(7)
 
 
-def raising(log: Path) -> Callable[..., Any]:
+def raising() -> Callable[..., Any]:
     """Fail while loading."""
-    note(log, os.getpid())
     raise ValueError("cannot be loaded")
-
-
-def note(log: Path, what: object) -> int:
-    """Add a line to a file, whole even if others write too; return the process."""
-    with log.open("ab", buffering=0) as file:
-        file.write(f"{what}\n".encode())
-    return os.getpid()
 
 
 def hang() -> Any:

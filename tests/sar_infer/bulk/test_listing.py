@@ -5,13 +5,11 @@ import tracemalloc
 from pathlib import Path
 
 import fsspec
-import pyarrow
 import pytest
 from support.many import small_png, write_images, write_parquet, write_tar
 from support.users import unprivileged
 
 from sar_infer.bulk.chunks import Chunk
-from sar_infer.bulk.containers import Flaw
 from sar_infer.bulk.listing import InputSources
 from sar_infer.errors import InputError
 
@@ -158,20 +156,6 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path) -> No
             assert "closed: cannot be listed" in refusal("p")
     finally:
         Path("p/closed").chmod(0o755)
-
-
-def test_files_of_images_that_cannot_be_read_are_one_row() -> None:
-    Path("bad.parquet").write_bytes(b"PAR1 no")
-    write_parquet(Path("good.parquet"), {"image": [b"x"]})
-    write_parquet(Path("none.parquet"), {"image": pyarrow.array([], pyarrow.binary())})
-    Path("all.txt").write_text("good.parquet\nbad.parquet\ngone.tar\nnone.parquet\ngood.parquet\n")
-    chunks = list(InputSources(("all.txt",)).chunks())
-    items = [item for chunk in chunks for item in chunk.items("image", None)]
-    assert [item.key for item in items] == ["good.parquet#0", "bad.parquet", "gone.tar", "good.parquet#0"]
-    assert isinstance(items[1].source, Flaw) and items[1].source.kind == "source"
-    assert items[2].source == Flaw("source", "the rest cannot be read: No such file or directory")
-    write_parquet(Path("bad.parquet"), {"image": [b"y", b"z"]})  # it is whole when the chunk is tried again
-    assert [item.source for item in chunks[1].items("image", None)] == [b"y", b"z"]
 
 
 def test_what_a_folder_passes_over_is_said() -> None:

@@ -17,6 +17,7 @@ from support.bulk_runs import answer_here, refused, run
 from support.folders import listing
 from support.many import read_rows, small_png, write_images, write_parquet, write_tar
 from support.pictures import huge_png
+from support.servers import wait_for
 
 from sar_infer import Classifier
 
@@ -36,11 +37,9 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def wait_for(parts: int, process: subprocess.Popen[str], folder: str = "out") -> None:
-    end = time.monotonic() + 60
-    while len([*Path(folder).glob("part-*")]) < parts and process.poll() is None:
-        assert time.monotonic() < end
-        time.sleep(0.005)
+def parts(count: int, process: subprocess.Popen[str], folder: str = "out") -> None:
+    """Wait for so many parts, or for the end of the process."""
+    wait_for(lambda: len([*Path(folder).glob("part-*")]) >= count or process.poll() is not None)
 
 
 def group(leader: int) -> list[int]:
@@ -132,7 +131,7 @@ def test_an_image_for_which_there_is_no_memory(here: Path, monkeypatch: pytest.M
 def test_a_signal_leaves_finished_parts(monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> None:
     write_images(Path("p"), 200)
     process = start("p", "--out", "out", "--chunk-size", "4")
-    wait_for(2, process)
+    parts(2, process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
@@ -158,17 +157,14 @@ def test_no_process_outlives_a_run_though_an_image_hangs(
     write_tar(Path("s.tar"), {"hangs.png": hanging.HANGS})
     process = start("p", "s.tar", "--out", "out", "--chunk-size", "1", "--set", "image-timeout=3600")
     try:
-        wait_for(4, process)
+        parts(4, process)
         assert group(process.pid)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == (130 if number == signal.SIGINT else -number), errors
-    end = time.monotonic() + 30
-    while group(process.pid):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for(lambda: not group(process.pid))
 
 
 @pytest.mark.slow
@@ -183,7 +179,7 @@ def test_kills_lose_and_double_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     out, chance = "out", random.Random(6)
     for kill, finished in enumerate((1, 3, 5, 8)):
         process = start(*arguments, "--out", out, "--resume")
-        wait_for(finished, process)
+        parts(finished, process)
         time.sleep(chance.random() * 0.1)
         os.killpg(process.pid, signal.SIGKILL) if kill % 2 else process.kill()
         process.communicate(timeout=60)
@@ -198,8 +194,7 @@ def test_a_signal_to_all_at_once_while_workers_start(number: int, wait: float) -
     """As a terminal sends it: to the run and to processes that Python is still starting in."""
     write_images(Path("p"), 40)
     process = start("p", "--out", "out", "--workers", "2")
-    while not group(process.pid) and process.poll() is None:
-        time.sleep(0.001)
+    wait_for(lambda: group(process.pid) or process.poll() is not None)
     time.sleep(wait)
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)

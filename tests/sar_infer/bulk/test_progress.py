@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from support.terminals import terminal
 
 from sar_infer.bulk.progress import Progress
 
@@ -51,19 +52,14 @@ def test_a_line_now_and_then(clock: Clock, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals there")
 def test_one_line_on_a_terminal(clock: Clock) -> None:
-    ours, theirs = os.openpty()
-    with open(theirs, "w") as terminal, contextlib.redirect_stderr(terminal):  # noqa: PTH123 - of a file descriptor
+    with terminal() as output:
         progress = Progress()
         for _ in range(2):
             clock.now += 1
             progress.count(1, 0)
         progress.close()
-        printed = ""
-        while not printed.endswith("\n"):  # a terminal may pass on what was written in parts
-            printed += os.read(ours, 1000).decode()
-    os.close(ours)
     line = "\r{} done, 0 set aside, 1.0/s\x1b[K"
-    assert printed == line.format(1) + line.format(2) * 2 + "\r\n"
+    assert "".join(output) == line.format(1) + line.format(2) * 2 + "\n"
 
 
 def test_a_terminal_that_is_gone_does_not_end_the_run(clock: Clock) -> None:

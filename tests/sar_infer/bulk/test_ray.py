@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support import hanging
-from support.many import read_rows, small_png, write_images, write_tar
+from support.many import read_rows, write_images, write_tar
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "sar_infer.cli.classify"]
@@ -103,20 +102,6 @@ def test_a_cluster_of_its_own_goes_on_where_one_machine_was(here: Path, environm
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert read_rows(Path("answers")) == expected
-
-
-def test_an_image_that_hangs_costs_no_more_than_its_row(
-    here: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hanging.plant(here / "site", monkeypatch, hanging.hang)
-    write_tar(Path("s.tar"), {"a.png": small_png(1), "hangs.png": hanging.HANGS, "b.png": small_png(2)})
-    arguments = ["s.tar", "--out", "out", "--engine", "ray", "--address", "local", "--set", "image-timeout=2"]
-    command = [*COMMAND, *arguments, "--format", "jsonl"]
-    done = subprocess.run(
-        command, env=environment | {"PYTHONPATH": os.environ["PYTHONPATH"]}, timeout=300, capture_output=True, text=True
-    )
-    assert done.returncode == 1, done.stderr
-    assert [row["error_kind"] for row in read_rows(Path("out"))] == [None, "timeout", None]
 
 
 def test_a_refusal_of_a_node_is_one_clear_line(here: Path, bundle_copy: Path, environment: dict[str, str]) -> None:

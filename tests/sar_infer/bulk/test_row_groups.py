@@ -24,12 +24,6 @@ def items_of(path: Path, column: str = "image", key_column: str | None = None) -
     return items
 
 
-def test_bytes_by_row(tmp_path: Path) -> None:
-    images = [small_png(n) for n in range(9)]
-    path = write_parquet(tmp_path / "t.parquet", {"other": list(range(9)), "image": images}, rows_of_group=4)
-    assert items_of(path) == [Item(f"{path}#{row}", data) for row, data in enumerate(images)]
-
-
 @pytest.mark.parametrize("order", [("image", "name"), ("name", "image")])
 def test_keys_of_a_column(tmp_path: Path, order: tuple[str, str]) -> None:
     columns = {"image": [b"1", b"2", b"3"], "name": ["x", None, "é"]}

@@ -236,6 +236,7 @@ def test_a_run_goes_on_with_the_inputs_that_it_began_with() -> None:
 def test_an_outage_is_tried_again() -> None:
     Path("all.txt").write_text("p/000.png\np/gone.png\ns.tar\nt.parquet\np/001.png\n")
     write_images(Path("p"), 2)
+    Path("t.parquet").write_bytes(b"PAR1 no")
     call = ("all.txt", "--out", "out")
     assert run(*call).exit_code == 1
     assert error_kinds() == [None, "unreadable", "source", "source", None]

@@ -8,14 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import tasks
+from support.servers import wait_for
 
 from sar_infer.processes.alone import answer_each
 from sar_infer.processes.worker import DeathError, TimeLimitError, Worker
@@ -23,14 +22,6 @@ from sar_infer.processes.worker import DeathError, TimeLimitError, Worker
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-
-
-def until(check: Callable[[], Any], seconds: float = 30) -> Any:
-    """Return the check's value once it is true, or at the end of the time."""
-    end = time.monotonic() + seconds
-    while not (value := check()) and time.monotonic() < end:
-        time.sleep(0.01)
-    return value
 
 
 def runs(pid: int) -> bool:
@@ -151,8 +142,8 @@ def test_a_task_whose_process_dies_fails_alone(task: tuple[Any, ...], code: int)
 
 
 @pytest.mark.parametrize("load", [tasks.dying, tasks.raising])
-def test_a_process_that_cannot_load_is_an_error_of_its_task(tmp_path: Path, load: Callable[[Path], Any]) -> None:
-    ((_, error),) = answer_each(partial(load, tmp_path / "log"), [(tasks.divide, 1)], 1)
+def test_a_process_that_cannot_load_is_an_error_of_its_task(load: Callable[[], Any]) -> None:
+    ((_, error),) = answer_each(load, [(tasks.divide, 1)], 1)
     assert isinstance(error, ValueError) if load is tasks.raising else error.exit_code == 7
 
 
@@ -162,9 +153,10 @@ def test_processes_end_if_the_answers_are_not_wanted_any_more() -> None:
     assert answers(calls[:1])  # so that what ``multiprocessing`` itself needs runs
     before, iterator = children(), answer_each(tasks.call, calls, 2)
     assert next(iterator)[0] == 0
-    begun = until(lambda: children() - before)
+    wait_for(lambda: children() - before)
+    begun = children() - before
     iterator.close()
-    assert until(lambda: not any(map(runs, begun)))
+    wait_for(lambda: not any(map(runs, begun)))
 
 
 def children() -> set[int]:

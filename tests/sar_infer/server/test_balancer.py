@@ -88,21 +88,20 @@ def answers(port: int) -> bool:
     return False
 
 
+def classes(url: str) -> list[str]:
+    listed = httpx2.get(f"{url}/v1/classes", headers=HEADERS, timeout=30).json()["classes"]
+    return [entry["name"] for entry in listed]
+
+
 def classify(url: str) -> int:
     headers = {**HEADERS, "Content-Type": "image/jpeg"}
     return httpx2.post(f"{url}/v1/classify", content=jpeg(), headers=headers, timeout=60).status_code
 
 
-def answered(server: Server) -> bool:
-    """Tell whether a server has classified."""
-    text = httpx2.get(f"{server.url}/metrics", timeout=30).text
-    return 'sar_requests_total{code="200",route="/v1/classify"}' in text
-
-
-def test_a_server_that_is_killed_loses_no_more_than_its_requests_in_flight(
-    replicas: Replicas, options: list[str]
-) -> None:
-    stop, done = threading.Event(), []
+@contextlib.contextmanager
+def asking(replicas: Replicas) -> Iterator[list[tuple[float, int]]]:
+    """Have clients ask until the block ends; yield when each request began, and its status, 0 without an answer."""
+    stop, done = threading.Event(), list[tuple[float, int]]()
 
     def ask() -> None:
         while not stop.is_set():
@@ -111,19 +110,53 @@ def test_a_server_that_is_killed_loses_no_more_than_its_requests_in_flight(
                 status = classify(replicas.url)
             done.append((start, status))
 
-    victim, other = replicas.servers
     with ThreadPoolExecutor(CLIENTS) as pool:
         clients = [pool.submit(ask) for _ in range(CLIENTS)]
         try:
-            wait_for(lambda: len(done) > 50 and answered(victim) and answered(other))
-            victim.process.kill()
-            victim.process.wait()
-            gone = time.monotonic()
-            wait_for(lambda: sum(start > gone for start, _ in done) > 50)
+            yield done
         finally:
             stop.set()
         for one in clients:
             one.result()
+
+
+def answered(server: Server) -> bool:
+    """Tell whether a server has classified."""
+    text = httpx2.get(f"{server.url}/metrics", timeout=30).text
+    return 'sar_requests_total{code="200",route="/v1/classify"}' in text
+
+
+def test_changes_of_the_bank_reach_both_and_none_is_lost(replicas: Replicas) -> None:
+    names = [f"added {number}" for number in range(12)]
+
+    def put(name: str) -> int:
+        return httpx2.put(f"{replicas.url}/v1/classes/{name}", headers=HEADERS, timeout=60).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(put, names)) == {201}
+    for server in replicas.servers:
+        wait_for(lambda server=server: set(names) < set(classes(server.url)))  # type: ignore[misc]
+    first, second = replicas.servers
+    changed = httpx2.put(f"{first.url}/v1/classes/last", headers=HEADERS, timeout=30)
+    request = f"{second.url}/v1/classes/added 0"
+    assert httpx2.delete(request, headers={**HEADERS, "If-Match": '"of-yesterday"'}, timeout=30).status_code == 412
+    current = {**HEADERS, "If-Match": changed.headers["etag"]}
+    assert httpx2.delete(request, headers=current, timeout=30).status_code == 204
+    for server in replicas.servers:
+        wait_for(lambda server=server: "added 0" not in classes(server.url))  # type: ignore[misc]
+        assert classes(server.url)[-1] == "last"
+
+
+def test_a_server_that_is_killed_loses_no_more_than_its_requests_in_flight(
+    replicas: Replicas, options: list[str]
+) -> None:
+    victim, other = replicas.servers
+    with asking(replicas) as done:
+        wait_for(lambda: len(done) > 50 and answered(victim) and answered(other))
+        victim.process.kill()
+        victim.process.wait()
+        gone = time.monotonic()
+        wait_for(lambda: sum(start > gone for start, _ in done) > 50)
     lost = [start for start, status in done if status != 200]
     assert len(lost) <= CLIENTS
     assert all(start < gone for start in lost)
@@ -134,28 +167,17 @@ def test_a_server_that_is_killed_loses_no_more_than_its_requests_in_flight(
 def test_servers_that_are_restarted_in_turn_lose_no_request(replicas: Replicas, options: list[str]) -> None:
     """The steps of docs/operate.md; fail_timeout is 2 s, and each server is given a notice above it."""
     noticed = [*options, "--set", "notice=4"]
-    stop, statuses = threading.Event(), list[int]()
-
-    def ask() -> None:
-        while not stop.is_set():
-            statuses.append(classify(replicas.url))
-
-    with ThreadPoolExecutor(CLIENTS) as pool, contextlib.ExitStack() as stack:
-        clients = [pool.submit(ask) for _ in range(CLIENTS)]
-        stack.callback(stop.set)
+    with contextlib.ExitStack() as stack, asking(replicas) as done:
         for server in replicas.servers:
-            wait_for(lambda: len(statuses) > 50)
+            wait_for(lambda: len(done) > 50)
             server.process.terminate()
             assert server.process.wait(60) == 0
             stack.enter_context(serving(*noticed, "--port", str(server.port), key=KEY))
             time.sleep(3)
-        before = len(statuses)
-        wait_for(lambda: len(statuses) > before + 50)
-        stop.set()
-        for one in clients:
-            one.result()
-    assert set(statuses) == {200}
-    assert httpx2.get(f"{replicas.url}/metrics", timeout=30).status_code == 404
+        before = len(done)
+        wait_for(lambda: len(done) > before + 50)
+        assert httpx2.get(f"{replicas.url}/metrics", timeout=30).status_code == 404
+    assert {status for _, status in done} == {200}
 
 
 def test_nginx_gives_each_customer_a_key_and_a_bank(bundle_path: Path, tmp_path: Path) -> None:

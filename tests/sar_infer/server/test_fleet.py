@@ -228,7 +228,7 @@ def test_a_damaged_bank_is_503_and_harms_no_other(server: Local, folder: Path, s
 
 
 def test_a_kill_loses_no_confirmed_class_and_damages_no_bank(folder: Path, tmp_path: Path) -> None:
-    files = [Path(shutil.copy(folder / "shop.safetensors", tmp_path / f"{n}.safetensors")) for n in range(4)]
+    files = [Path(shutil.copy(folder / "shop.safetensors", tmp_path / f"{n}.safetensors")) for n in range(20)]
     confirmed: dict[Path, list[str]] = {file: [] for file in files}
     arguments = ("--bundle", str(folder.parent / "bundle"), "--banks", str(tmp_path), "--workers", "0")
 
@@ -238,7 +238,7 @@ def test_a_kill_loses_no_confirmed_class_and_damages_no_bank(folder: Path, tmp_p
                 answer = client.put(f"{server.url}/v1/classes/class {number}?bank={file.stem}")
                 confirmed[file] += [f"class {number}"] * (answer.status_code == 201)
 
-    with serving(*arguments, key="k") as server, ThreadPoolExecutor(4) as threads:
+    with serving(*arguments, key="k") as server, ThreadPoolExecutor(20) as threads:
         for file in files:
             threads.submit(write, server, file)
         wait_for(lambda: all(len(names) > 2 for names in confirmed.values()))

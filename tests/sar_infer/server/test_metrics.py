@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import get_args
 
@@ -24,13 +23,6 @@ from sar_infer.server.metrics import Cause, Metrics
 def test_counters_are_there_before_the_first_event(name: str, label: str, values: tuple[str, ...]) -> None:
     registry = Metrics(("overloaded", "cancelled")).registry
     assert {value: registry.get_sample_value(name, {label: value}) for value in values} == dict.fromkeys(values, 0)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="prometheus_client reads /proc")
-def test_the_process_is_measured() -> None:
-    registry = Metrics().registry
-    assert (registry.get_sample_value("process_resident_memory_bytes") or 0) > 2**20
-    assert (registry.get_sample_value("process_open_fds") or 0) > 2
 
 
 def test_every_alert_is_on_metrics_that_exist() -> None:

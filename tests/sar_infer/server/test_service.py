@@ -317,19 +317,6 @@ def test_sighup_reloads_and_sigterm_drains(tmp_path: Path) -> None:
         assert server.log.read_text().endswith(" stopped\n")
 
 
-def test_a_client_that_keeps_its_connection_is_told_to_leave_during_the_notice(bundle_path: Path) -> None:
-    with (
-        serving("--bundle", str(bundle_path), "--set", "notice=60", "--workers", "0") as server,
-        httpx2.Client(base_url=server.url, timeout=60) as client,
-    ):
-        assert "connection" not in client.get("/healthz").headers
-        server.process.terminate()
-        server.logged("not ready any more")
-        assert client.get("/healthz").headers["connection"] == "close"
-        server.process.terminate()  # a second one ends the notice
-        assert server.process.wait(60) == 0
-
-
 def test_a_request_in_flight_is_answered_before_the_server_ends(bundle_path: Path) -> None:
     """Send the rest of a body after SIGTERM."""
     import socket

@@ -56,7 +56,6 @@ def test_a_hostile_request_gets_the_right_answer(server: Server, name: str) -> N
     answer = talk(server.port, data)
     assert (answer.status if answer else 0) in statuses, answer and answer.body[:500]
     if answer is not None:
-        assert answer.seconds < 10
         assert is_sound(answer.status, answer.headers, answer.body)
         assert len(answer.body) < 200_000 or answer.status == 200
         assert "set-cookie" not in answer.headers
@@ -68,10 +67,6 @@ def test_trailers_are_no_headers(server: Server) -> None:
     answer = talk(server.port, chunked(b"%x\r\n%b\r\n0\r\nX-Request-ID: trailer\r\n\r\n" % (len(image), image)))
     assert answer is not None
     assert (answer.status, answer.headers["x-request-id"] == "trailer") == (200, False)
-
-
-def test_a_request_that_ends_early_has_no_answer(server: Server) -> None:
-    assert talk(server.port, request(body=jpeg())[:-20], end=True) is None
 
 
 @contextlib.contextmanager

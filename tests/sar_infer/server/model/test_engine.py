@@ -2,19 +2,16 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support.bundles import SIZE, image_graph, reseal
-from support.examples import examples
 from support.precisions import broken, turned
 
 from sar_infer import Classifier
 from sar_infer._arrays import Floats
-from sar_infer.bundle.bundle import default_bundle, open_bundle
 from sar_infer.bundle.manifest import IMAGE_ENCODER, SelfTestVector
 from sar_infer.encoders.self_test import self_test_image
 from sar_infer.errors import BundleError
@@ -24,55 +21,28 @@ from sar_infer.server.model.engine import Engine
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.settings import Limits, Settings
 
-BOUND = 2e-6
-"""Tolerance between an image's unit row alone and in a batch, which may change the order of fp32 sums."""
 
-
-@pytest.fixture(scope="module")
-def mini() -> Classifier:
-    return Classifier(open_bundle(default_bundle()), device="cpu", threads=2, spin=False)
-
-
-@pytest.fixture(scope="module")
-def images(mini: Classifier) -> list[np.ndarray]:
-    size = mini.bundle.manifest.preprocess.size
-    coarse = np.random.default_rng(3).integers(0, 256, (10, 8, 8, 3), np.uint8)
-    return [np.kron(p, np.ones((size // 8, size // 8, 1), np.uint8)) for p in coarse]
-
-
-@pytest.fixture(scope="module")
-def alone(mini: Classifier, images: list[np.ndarray]) -> Floats:
-    rows = mini.embed_images(images, batch_size=1)
-    distances = np.abs(rows[:, None] - rows[None]).max(axis=2) + np.eye(10)
-    assert distances.min() > 1000 * BOUND, "no other image's row would be noticed"
-    return rows
-
-
-@settings(max_examples=examples(25))
-@given(
-    order=st.lists(st.integers(0, 9), min_size=1, max_size=16),
-    workers=st.integers(1, 3),
-    max_batch=st.sampled_from([1, 2, 3, 8]),
-)
+@pytest.mark.parametrize(("workers", "max_batch"), [(1, 1), (2, 3), (3, 8)])
 def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
-    mini: Classifier,
-    images: list[np.ndarray],
-    alone: Floats,
-    order: list[int],
-    workers: int,
-    max_batch: int,
+    bundle_path: Path, workers: int, max_batch: int
 ) -> None:
-    async def go() -> Floats:
-        engine = Engine(
-            mini, Banks(Settings(), mini, Metrics()), Sizes(False, workers, 1, max_batch), Limits(), Metrics()
-        )  # shares its classifier
-        outcomes = await engine.line.each([images[i] for i in order], lambda rows: rows)
-        engine.line.close()
-        engine.workers.close()
-        return np.array([outcome.value for outcome in outcomes])
+    classifier, rng = Classifier.open(bundle_path, "cpu"), np.random.default_rng(3)
+    images = [np.full((SIZE, SIZE, 3), colour, np.uint8) for colour in rng.integers(0, 256, (10, 3))]
+    alone = classifier.embed_images(images, batch_size=1)
+    distances = np.abs(alone[:, None] - alone[None]).max(axis=2) + np.eye(10)
+    assert distances.min() > 1e-3, "no other image's row would be noticed"
+    orders = [rng.integers(0, 10, count) for count in (1, 4, 16)]
 
-    rows = asyncio.run(go())
-    assert np.abs(rows - alone[order]).max() <= BOUND
+    async def go() -> list[Any]:
+        banks = Banks(Settings(), classifier, Metrics())
+        engine = Engine(classifier, banks, Sizes(False, workers, 1, max_batch), Limits(), Metrics())
+        calls = (engine.line.each([images[n] for n in order], lambda rows: rows) for order in orders)
+        answers = await asyncio.gather(*calls)
+        engine.close()
+        return answers
+
+    for order, outcomes in zip(orders, asyncio.run(go()), strict=True):
+        np.testing.assert_allclose(np.array([one.value for one in outcomes]), alone[order], atol=2e-6)
 
 
 def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -> None:

@@ -70,12 +70,3 @@ def test_a_batch_that_fails_or_is_spoilt_is_halved(model: Model, fault: str) -> 
         [*rows_of[:2], np.nan if fault == "one spoils all" else rows_of[2], rows_of[3]], nan_ok=True
     )
     assert batches == [4, 2, 1, 1, 2, 1, 1] if fault == "too many at once" else [4, 2, 2, 1, 1]
-
-
-def test_images_that_cannot_be_decoded_fail_alone(model: Model) -> None:
-    computer = Computer(
-        model.manifest.preprocess, model.limits, lambda inputs, _: np.ones((len(inputs), 1), np.float32), 8
-    )
-    bad, good = computer([Task(b"no image"), Task(np.zeros((9, 9, 3), np.uint8), digest=True)])
-    assert isinstance(bad.row, ImageError)
-    assert (np.shape(good.row), len(good.digest)) == ((1, 1), 32)
