@@ -22,7 +22,8 @@ from google.protobuf import text_format
 from PIL import Image
 from support.browser import drop, labels
 from support.bundles import PREPROCESS, write_bundle
-from support.one_file import BANKS, soft, unit
+from support.one_file import BANKS, soft
+from support.trained import unit_rows_of
 
 from examples.browser.prepare import RUNTIME, fetch_runtime, prepare
 from sar_infer import Classifier
@@ -190,7 +191,7 @@ def test_taught_classes_rank_as_in_the_bank_that_is_written(form: str, count: in
     write_one_file(classifier.bundle, bank, file)
     images = [to_input(Image.fromarray(soft(50, 30 + n)), PREPROCESS) for n in range(4)]
     rows = classifier.embed_inputs(images)
-    classes = {f"new {n}": unit(20 + n, 2 + n).tolist() for n in range(count)}
+    classes = {f"new {n}": unit_rows_of(2 + n, 20 + n).tolist() for n in range(count)}
     decide = classifier.class_set(bank=bank)
     unknown = decide.linear.unknown.scores(rows)[:, np.newaxis]
     logits = np.concatenate([classifier.logits(rows, decide), unknown], 1)

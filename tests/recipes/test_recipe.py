@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -71,17 +70,8 @@ def test_a_few_steps_learn_a_few_names(curriculum: targets.Curriculum) -> None:
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
-@pytest.fixture
-def _one_thread() -> Iterator[None]:
-    """As ``build`` runs by default: with more, sums come in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.nightly
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 def test_the_recipe_repeats_to_the_bit(curriculum: targets.Curriculum) -> None:
     (first, losses), (second, again) = (trained(curriculum, 3) for _ in range(2))
     assert losses == again

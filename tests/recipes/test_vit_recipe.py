@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,8 @@ from sar_train.clip.mini import storage
 from sar_train.clip.mini.stem import STAGES
 from sar_train.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 RECIPE = replace(vision_tower.Recipe(), batch=8, warmup=2)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As ``build-vit`` runs by default, and as it leaves the process: with more, sums come in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from support.bundles import DIM
+from support.trained import unit_rows_of
 
 from sar_infer import Classifier
 from sar_infer.bank import (
@@ -36,11 +36,6 @@ def soft(width: int, height: int, *, grey: bool = False) -> Image8:
     return np.asarray(image.convert("L").convert("RGB") if grey else image)
 
 
-def unit(seed: int, count: int) -> npt.NDArray[np.float32]:
-    rows = np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
 def with_photos(classifier: Classifier) -> ClassBank:
     """Two classes by photos, one of them by nothing else."""
     sets = {"warm": classifier.embed_photos([soft(40 + n, 30) for n in range(4)])}
@@ -61,8 +56,10 @@ def with_settings(classifier: Classifier) -> ClassBank:
 
 
 def adapted(classifier: Classifier) -> ClassBank:
-    translation = (unit(3, 1)[0] / 8).astype(np.float32)
-    return learn(fitted(classifier), Learn(("warm",), 2 * unit(4, 1), np.array([2.5]), translation, {"shift": 0.1}, 9))
+    translation = (unit_rows_of(1, 3)[0] / 8).astype(np.float32)
+    return learn(
+        fitted(classifier), Learn(("warm",), 2 * unit_rows_of(1, 4), np.array([2.5]), translation, {"shift": 0.1}, 9)
+    )
 
 
 def calibrated(classifier: Classifier) -> ClassBank:

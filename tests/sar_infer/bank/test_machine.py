@@ -43,7 +43,6 @@ MODELS = {
 }
 LABELS = st.lists(st.sampled_from("pqrst"), unique=True, min_size=1, max_size=3)
 Class = dict[str, Any]
-_KINDS = {"fit": "@model", "learn": "@learned"}
 
 
 def key(name: str) -> str:

@@ -12,7 +12,7 @@ from support.bundles import name_rows, write_bundle
 from sar_infer.bank import ClassBank, add, set_class
 from sar_infer.bundle.bank_file import BankFile, check_place
 from sar_infer.bundle.bundle import Bundle, open_bundle
-from sar_infer.errors import BankError, InputError, WriteError
+from sar_infer.errors import BankError, InputError
 
 
 @pytest.fixture
@@ -35,19 +35,6 @@ def test_changes_of_one_are_in_the_next_look_of_the_other(bundle: Bundle, path: 
     assert other.look() is other.look()
     path.unlink()
     assert other.look().entry("red").threshold == 0.19
-
-
-def test_a_writer_keeps_others_out_and_sees_what_they_wrote(
-    bundle: Bundle, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sar_infer.bundle.bank_file.WAIT", 0.05)
-    one, other = BankFile(path, bundle), BankFile(path, bundle)
-    with one.changing() as (file, bank):
-        with pytest.raises(WriteError, match="another process is changing it"), other.changing():
-            pass
-        one.save(file, add(bank, ["owl"], name_rows(["owl"])))
-    with other.changing() as (_, bank):
-        assert bank.names[-1] == "owl"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs links")

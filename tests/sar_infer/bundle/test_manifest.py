@@ -52,11 +52,6 @@ def test_whatever_is_sealed_can_be_read(scale: float, text: str, weights: dict[s
     assert (parsed.logit_scale, parsed.regularisers, parsed.provenance) == (scale, weights, provenance)
 
 
-def test_sealing_refuses_a_wrong_type() -> None:
-    with pytest.raises(BundleError, match="embed_dim"):
-        dataclasses.replace(example_manifest(), embed_dim=4.5).sealed()  # type: ignore[arg-type]
-
-
 def test_a_later_schema_says_what_reads_it() -> None:
     with pytest.raises(SchemaError, match="schema_version 1, got 7; upgrade sar-clip"):
         Manifest.parse(changed(schema_version=7, anything="new"))
@@ -65,8 +60,6 @@ def test_a_later_schema_says_what_reads_it() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        (changed(backbone=...), "backbone"),
-        (changed(colour="red"), "colour"),
         (changed(preprocess={**dataclasses.asdict(SEALED.preprocess), "resize_mode": "x"}), "preprocess.resize_mode"),
         (changed(backbone="other"), "digest"),
         (changed(digest=...), "digest"),

@@ -19,7 +19,6 @@ from sar_infer.cli.bank import main
 from sar_infer.cli.classify import main as sar_classify
 
 run, classify = Command(main), Command(sar_classify)
-ROOT = Path(__file__).parents[3]
 HINT = "enough photos to fit a class model"
 
 

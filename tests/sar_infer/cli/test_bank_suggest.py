@@ -11,11 +11,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from support.bank_commands import Command
 
-from sar_infer import Classifier
 from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main
 from sar_infer.evaluation.html import write_page
@@ -82,12 +80,6 @@ def test_groups_get_names_and_become_classes() -> None:
     assert (size := sum(group["size"] for group in like)) > 12  # most are of classes that are there now
     assert sum(f"my {kind(photo)}" == group["like"] for group in like for photo in group["photos"]) >= 0.9 * size
     assert {len(label["answers"]) for label in content["labels"]} == {2}
-
-
-def test_no_photo_is_no_group() -> None:
-    mini = Classifier.open(device="cpu")
-    nothing = mini.suggest(np.zeros((0, mini.bundle.manifest.embed_dim), np.float32), mini.class_set(), [])
-    assert nothing == {"photos": 0, "classes": 998, "groups": [], "labels": []}
 
 
 def test_the_text_counts_groups_and_says_what_to_do() -> None:

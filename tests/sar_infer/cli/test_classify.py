@@ -23,7 +23,6 @@ from support.trained import example_trained
 from sar_infer import Classifier, __version__
 from sar_infer.bank import ClassBank
 from sar_infer.cli.classify import main
-from sar_infer.encoders import sessions
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "sar_infer.cli.classify"]
@@ -288,12 +287,6 @@ def test_refusals(folder: Path, arguments: str, message: str) -> None:
     Path("long.txt").write_text(f"cat\n{'x' * 500}\n")
     ClassBank.of(("owl",), name_rows(["owl"]), "f" * 64).save(Path("other"))
     refused(run(*arguments.split()), message)
-
-
-def test_cuda_that_cannot_be_had(folder: Path) -> None:
-    if sessions.expects_cuda("auto"):
-        pytest.skip("this machine has CUDA")
-    refused(run("photos/a.jpg", "--device", "cuda"), "^Error: device cuda is not available: .*; use --device cpu$")
 
 
 # --------------------------------------------------------------------------------------------------------- as a process

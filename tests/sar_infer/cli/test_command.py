@@ -113,12 +113,6 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "toy.toml"
 
 
-def test_a_file_gives_what_options_give(file: Path) -> None:
-    seen = values("--config", file)
-    assert (seen["size"], seen["speed"], seen["noise"]) == (2, 2.5, False)
-    assert (seen["names"], seen["kinds"]) == (("x", "y"), "a,b")
-
-
 @pytest.mark.parametrize(
     ("words", "environment", "size"),
     [

@@ -25,34 +25,31 @@ def names(bundle_path: Path) -> NameEncoder:
     return NameEncoder(bundle_path / NAME_ENCODER, DIM, "cpu", spec=SPEC)
 
 
-def with_fixed_batch(graph: onnx.GraphProto) -> None:
-    graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+FLOAT = TensorProto.FLOAT
 
 
-def with_another_input(graph: onnx.GraphProto) -> None:
-    graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["N"]))
+def resize(graph: onnx.GraphProto, axis: int, size: int) -> None:
+    graph.input[0].type.tensor_type.shape.dim[axis].dim_value = size
 
 
-def with_another_output(graph: onnx.GraphProto) -> None:
-    graph.output.append(helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["N", DIM]))
-
-
-def with_another_name(graph: onnx.GraphProto) -> None:
+def rename(graph: onnx.GraphProto) -> None:
     graph.node[0].input[0] = graph.input[0].name = "strange"
-
-
-def with_another_size(graph: onnx.GraphProto) -> None:
-    graph.input[0].type.tensor_type.shape.dim[3].dim_value = SIZE + 1
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (with_fixed_batch, r"expected a first axis of 1 or of any size, got shapes \[\[2, 3, "),
-        (with_another_input, "expected a graph with one input and one output, got pixels, mask, embedding"),
-        (with_another_output, "expected a graph with one input and one output, got pixels, embedding, raw"),
-        (with_another_name, "cannot run this graph: .*pixels"),
-        (with_another_size, "cannot run this graph: .*dimensions"),
+        (lambda graph: resize(graph, 0, 2), r"expected a first axis of 1 or of any size, got shapes \[\[2, 3, "),
+        (
+            lambda graph: graph.input.append(helper.make_tensor_value_info("mask", FLOAT, ["N"])),
+            "expected a graph with one input and one output, got pixels, mask, embedding",
+        ),
+        (
+            lambda graph: graph.output.append(helper.make_tensor_value_info("raw", FLOAT, ["N", DIM])),
+            "expected a graph with one input and one output, got pixels, embedding, raw",
+        ),
+        (rename, "cannot run this graph: .*pixels"),
+        (lambda graph: resize(graph, 3, SIZE + 1), "cannot run this graph: .*dimensions"),
     ],
 )
 def test_a_graph_that_is_no_encoder_is_refused_in_one_line(

@@ -3,7 +3,6 @@ from __future__ import annotations
 import functools
 import io
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,20 +59,6 @@ def test_the_frames_of_a_film_are_pictures_of_their_own(form: str) -> None:
     with Image.open(stream) as film:
         expected = [decode_image(frame.copy(), PREPROCESS) for frame in ImageSequence.Iterator(film)]
     np.testing.assert_array_equal([pixels for _, pixels in decoded], expected)
-
-
-def test_a_generator_may_close_each_file_behind_it(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{shade}.jpg" for shade in (10, 200)]
-    for path in paths:
-        Image.new("RGB", (1280, 960), (int(path.stem), 0, 0)).save(path)
-
-    def one_at_a_time():
-        for path in paths:
-            with Image.open(path) as image:
-                yield image
-
-    ((*decoded,),) = decode_batches(one_at_a_time(), decode, 16)
-    np.testing.assert_array_equal([pixels for _, pixels in decoded], [decode_image(path, PREPROCESS) for path in paths])
 
 
 # -------------------------------------------------------------------------------------------------------------- digests

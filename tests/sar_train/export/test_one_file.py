@@ -21,9 +21,9 @@ from PIL import Image
 from support.browser import CAT, COFFEE, ROCKET
 from support.bundles import PREPROCESS, SIZE, at_one, image_graph, reseal, write_bundle
 from support.folders import listing
-from support.one_file import BANKS, Image8, soft, unit
+from support.one_file import BANKS, Image8, soft
 from support.precisions import add_precision
-from support.trained import example_trained
+from support.trained import example_trained, unit_rows_of
 
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank, set_class
@@ -218,7 +218,7 @@ def test_metadata_says_what_a_reader_needs(tmp_path: Path) -> None:
     again = ClassBank.load(tmp_path / "again.safetensors", base=classifier.bundle.bank)
     assert (again.names, again.history) == (bank.names, ())
     assert not any(len(one.rows) for one in again.photos.values())
-    row = unit(1, 1)
+    row = unit_rows_of(1, 1)
     logits = [classifier.logits(row, classifier.class_set(bank=one)) for one in (bank, again)]
     np.testing.assert_allclose(*logits, atol=1e-6)
     assert str(tmp_path) not in json.dumps({**metadata, "bank": base64.b64decode(metadata["bank"]).decode("latin1")})
