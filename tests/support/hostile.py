@@ -46,9 +46,7 @@ def of_size(picture: bytes, width: int, height: int) -> bytes:
 
 def scans(count: int, size: tuple[int, int] = (2000, 2000)) -> bytes:
     """A progressive JPEG whose last scan, a few bytes long, stands so many times more."""
-    stream = io.BytesIO()
-    Image.new("L", size).save(stream, "JPEG", progressive=True)
-    data = stream.getvalue()
+    data = encoded(Image.new("L", size), "JPEG", progressive=True)
     return data[:-2] + data[data.rindex(_SCAN) : -2] * count + data[-2:]
 
 
@@ -60,9 +58,7 @@ def exif(orientation: bytes, entries: int = 1, following: int = 0) -> bytes:
 def animated(form: str, sizes: int = 3) -> bytes:
     """Several frames."""
     frames = [Image.new("RGB", (40, 40), (60 * i, 0, 0)) for i in range(sizes)]
-    stream = io.BytesIO()
-    frames[0].save(stream, form, save_all=True, append_images=frames[1:])
-    return stream.getvalue()
+    return encoded(frames[0], form, save_all=True, append_images=frames[1:])
 
 
 def later_frame(width: int, height: int) -> bytes:
@@ -116,8 +112,6 @@ def corpus() -> dict[str, tuple[bytes, int]]:
     photo, small = jpeg((64, 48)), Image.new("RGB", (20, 20), (9, 99, 9))
     palette = Image.new("P", (20, 20))
     palette.putpalette([1, 2, 3] * 256)
-    transparent = io.BytesIO()
-    palette.save(transparent, "PNG", transparency=0)
     foreign = {
         form: (encoded(small, form), OTHER_FORMAT)
         for form in ("GIF", "BMP", "TIFF", "PPM", "ICO", "TGA", "PCX", "SGI", "EPS", "PDF", "DDS", "JPEG2000")
@@ -146,7 +140,7 @@ def corpus() -> dict[str, tuple[bytes, int]]:
         "png larger than its data": (png(4000, 4000), BROKEN),
         "png 1 x 1": (encoded(Image.new("RGB", (1, 1)), "PNG"), OK),
         "png 1 x 100": (encoded(Image.new("RGB", (1, 100)), "PNG"), OK),
-        "png palette with transparency": (transparent.getvalue(), OK),
+        "png palette with transparency": (encoded(palette, "PNG", transparency=0), OK),
         "png odd depth": (png(depth=3), OTHER_FORMAT),
         "png text bomb": (png(before=chunk(b"zTXt", b"a\0\0" + zeros(2**28))), BROKEN),
         "png text bomb, international": (png(before=chunk(b"iTXt", b"a\0\1\0\0\0" + zeros(2**28))), BROKEN),
@@ -207,8 +201,8 @@ def mutated(picture: bytes, chance: random.Random) -> bytes:
 def sound() -> tuple[bytes, ...]:
     """Pictures of every accepted kind to damage."""
     noise = Image.effect_noise((60, 44), 90).convert("RGB")
-    stream = io.BytesIO()
-    noise.save(stream, "JPEG", progressive=True, exif=exif(struct.pack(">HHI", 0x0112, 3, 1) + b"\0\x06\0\0"))
+    turned = exif(struct.pack(">HHI", 0x0112, 3, 1) + b"\0\x06\0\0")
+    progressive = encoded(noise, "JPEG", progressive=True, exif=turned)
     forms = [encoded(noise, form) for form in ("JPEG", "PNG", "WEBP")]
     kinds = [encoded(noise.convert(mode), "PNG") for mode in ("1", "L", "LA", "P", "RGBA")]
-    return (*forms, *kinds, stream.getvalue(), animated("PNG"), animated("WEBP"), animated("MPO"))
+    return (*forms, *kinds, progressive, animated("PNG"), animated("WEBP"), animated("MPO"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 import re
 import struct
@@ -11,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from PIL import Image
+from support.pictures import encoded
 
 SOI, EOI, SOS = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 _PART = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
@@ -28,7 +28,7 @@ def hidden_scans(side: int, scans: int) -> bytes:
 
     A restart interval has libjpeg look for a restart, so it passes over FF 02 alone and finds the scans behind it.
     """
-    data = _saved(Image.new("L", (16, 16)), progressive=True)
+    data = encoded(Image.new("L", (16, 16)), "JPEG", progressive=True)
     size = data.index(b"\xff\xc2") + 5
     data = data[:size] + struct.pack(">HH", side, side) + data[size + 4 :]
     first, last = data.index(SOS), data.rindex(SOS)
@@ -65,12 +65,6 @@ def traced_scans(data: bytes) -> int:
     return told.count(b"Start Of Scan")
 
 
-def _saved(image: Image.Image, **settings: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", **settings)
-    return stream.getvalue()
-
-
 @cache
 def _sound() -> tuple[tuple[bytes, ...], ...]:
     """JPEGs of several kinds, each cut into its segments; what follows the header of a scan is a part of its own."""
@@ -83,7 +77,7 @@ def _sound() -> tuple[tuple[bytes, ...], ...]:
         ("L", {"progressive": True, "restart_marker_blocks": 2}),
         ("CMYK", {"progressive": True, "comment": b"\xff\xd9\xff\xda"}),
     )
-    return tuple(tuple(_cut(_saved(noise.convert(mode), **settings))) for mode, settings in kinds)
+    return tuple(tuple(_cut(encoded(noise.convert(mode), "JPEG", **settings))) for mode, settings in kinds)
 
 
 def _cut(data: bytes) -> list[bytes]:

@@ -48,11 +48,7 @@ QUALITY = Quality(
 
 
 def test_everything_that_a_bundle_can_say(tmp_path: Path) -> None:
-    path = write_bundle(
-        tmp_path / "b",
-        trained=example_trained(),
-        quality=QUALITY,
-    )
+    path = write_bundle(tmp_path / "b", trained=example_trained(), quality=QUALITY)
     bundle = open_bundle(path)
     manifest = dataclasses.replace(bundle.manifest, precisions={"int8": variant("image_encoder.int8.onnx")})
     bundle = dataclasses.replace(bundle, manifest=manifest)

@@ -129,12 +129,14 @@ def test_commands_come_from_entry_points(tmp_path: Path, monkeypatch: pytest.Mon
 def test_without_training_they_say_what_to_install(bundle: Path, tmp_path: Path, missing: str, name: str) -> None:
     """In a process in which a package of training cannot be imported, whatever is installed here."""
     declare(tmp_path / "site", **{name: f"sar_train.cli.{name}:main"})
-    code = f"import sys; sys.modules[{missing!r}] = None; from sar_infer.cli.bundle import main; main()"
+    code = f"import sys; sys.modules[{missing!r}] = None; from sar_infer.cli.bundle import main; "
+    code += "main(['--help'], standalone_mode=False); assert 'numpy' not in sys.modules; main()"
     out = ["--photos", str(tmp_path), "--precision", "int8", "--out", str(tmp_path / "new")]
     command = [sys.executable, "-c", code, name, str(bundle), *out]
     environment = {"PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}", "PATH": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stdout) == (2, "")
+    assert done.returncode == 2
+    assert name in done.stdout
     reason = "this command needs onnx" if missing == "onnx" else f"sar-bundle {name} needs the training packages"
     assert done.stderr == f"Error: {reason}: pip install '.[train]' in a clone of sar-clip\n"
 
@@ -146,15 +148,3 @@ def test_the_declared_commands_can_be_loaded() -> None:
         module, _, attribute = target.partition(":")
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command) and command.name == name
-
-
-def test_help_and_the_commands_of_this_package_load_neither_numpy_nor_training() -> None:
-    """Commands of training are listed where it is not installed, too."""
-    code = (
-        "import sys; sys.modules['sar_train'] = None\nfrom sar_infer.cli.bundle import main\n"
-        "for arguments in (['verify', '--help'], ['--help']): main(arguments, standalone_mode=False)\n"
-        "assert not {'numpy', 'onnxruntime', 'torch'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "shrink" in done.stdout

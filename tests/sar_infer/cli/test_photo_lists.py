@@ -26,8 +26,6 @@ def test_paths_may_be_relative_to_the_list() -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], "no column 'photo'"),
-        (["photo", "photos/red/0.png"], "names no class"),
         (["class", "red"], "no column 'photo'"),
         (["class,photo", ",photos/red/0.png"], "names no class"),
         (["class,photo", "hat,photos/none.jpg"], "line 2: 'photos/none.jpg' is no file"),

@@ -137,7 +137,6 @@ def test_too_little_address_space_is_one_line(bundle_path: Path) -> None:
         ([], {"SAR_API_KEY": "key\nschlüssel"}, "the key has characters that no header carries"),
         (["--bank", "/dev/null/x.safetensors"], {}, "/dev/null/x.safetensors: no such folder; make it first"),
         (["--bank", "/dev/null/x.safetensors"], {"SAR_API_KEY": "k"}, "/dev/null/x.safetensors: no such folder"),
-        (["--bank", "/dev/null/x.safetensors", "--workers", "1"], {}, "/dev/null/x.safetensors: no such folder"),
         (["--bank", "/usr"], {"SAR_API_KEY": "k"}, "/usr: is a folder; expected a bank file"),
         (["--bank", ""], {}, "--bank: expected a path, got an empty text"),
         (["--bundle", ""], {}, "--bundle: expected a path, got an empty text"),

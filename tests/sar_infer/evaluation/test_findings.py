@@ -10,12 +10,7 @@ from sar_infer.evaluation.findings import duplicates, too_long
 
 @pytest.mark.parametrize(
     ("name", "owner"),
-    [
-        ("tee shirt", "Tee-Shirt"),
-        ("CAFÉ", "cafe"),
-        ("T-shirt", "T shirt"),
-        ("tench", "Tinca"),
-    ],
+    [("tee shirt", "Tee-Shirt"), ("CAFÉ", "cafe"), ("T-shirt", "T shirt"), ("tench", "Tinca")],
 )
 def test_a_name_spelled_almost_like_a_known_one_is_a_duplicate(name: str, owner: str) -> None:
     known = {"Tee-Shirt": "Tee-Shirt", "cafe": "cafe", "T shirt": "T shirt", "Tench!": "Tinca"}

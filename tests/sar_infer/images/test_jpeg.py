@@ -117,8 +117,6 @@ def ordinary() -> dict[str, bytes]:
     chance = random.Random(0)
     film = b"\0\0\0\x18ftypmp42" + chance.randbytes(4_000_000) + SOS * 1000
     thumbnail = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + encoded(NOISE.resize((60, 40)), "JPEG", progressive=True) * 9
-    frames = io.BytesIO()
-    NOISE.save(frames, "MPO", save_all=True, append_images=[NOISE] * 80)
     first = PROGRESSIVE.index(b"\xff\xc2")
     return {
         "progressive": PROGRESSIVE,
@@ -127,7 +125,7 @@ def ordinary() -> dict[str, bytes]:
         "comment": encoded(NOISE, "JPEG", progressive=True, comment=EOI + SOS * 1000),
         "motion photo": BASELINE + film,
         "progressive motion photo": PROGRESSIVE + film,
-        "MPO": frames.getvalue(),
+        "MPO": encoded(NOISE, "MPO", save_all=True, append_images=[NOISE] * 80),
         "restarts": encoded(NOISE, "JPEG", restart_marker_blocks=1),
         "fill bytes": PROGRESSIVE[:first] + b"\xff" * 5000 + PROGRESSIVE[first:-2] + b"\xff" * 5000 + EOI,
         "many notes": SOI + segment(0xE1, SOS * 30_000) * 500 + PROGRESSIVE[2:],

@@ -114,10 +114,9 @@ def test_orientation_is_applied_once_whatever_the_format(form: str) -> None:
     image.paste((0, 0, 255), (0, 0, 16, 16))
     exif = Image.Exif()
     exif[0x0112] = 6
-    stream = io.BytesIO()
-    image.rotate(90, expand=True).save(stream, form, exif=exif)
-    with Image.open(stream) as lazily_opened:
-        for source in (stream.getvalue(), lazily_opened):
+    data = encoded(image.rotate(90, expand=True), form, exif=exif)
+    with Image.open(io.BytesIO(data)) as lazily_opened:
+        for source in (data, lazily_opened):
             upright = load_rgb(source)
             assert upright.size == (32, 16)
             assert upright.getpixel((4, 8))[2] > 240

@@ -82,7 +82,6 @@ def test_the_suffix_is_encoded_with_the_name() -> None:
         ("  \t", "empty"),
         ("\x01\x02", "empty"),
         ("a \ud800", "UTF-8"),
-        ("a \udfff", "UTF-8"),
         ("a <end&lowbar;of&lowbar;text> b", "reserved"),
     ],
 )
