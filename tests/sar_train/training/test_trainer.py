@@ -24,7 +24,7 @@ from sar_train.config.run import RunConfig
 from sar_train.errors import RunError
 from sar_train.evaluation.relations import held_out_names, spearman_of_relations
 from sar_train.training import trainer
-from sar_train.training.checkpoint import Run, load_run, load_state
+from sar_train.training.checkpoint import STATE, Run, load_run
 from sar_train.training.prompted import restore
 
 
@@ -217,7 +217,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished: Finished, config: RunCo
         [sys.executable, "-c", KILLED, str(out), json.dumps([sys.path, dataclasses.asdict(config)])]
     )
     deadline = time.monotonic() + 120
-    while load_state(out) is None and child.poll() is None and time.monotonic() < deadline:
+    while not (out / STATE).is_file() and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     child.kill()
     assert child.wait() == -signal.SIGKILL
