@@ -225,12 +225,12 @@ class Composer:
             model = self._model(bank, evidence, rows)
             pieces = _text(model, rows_at(bank.embeddings, stay)) if len(stay) else ()
         if not model.slope and all(column < len(stay) for column in evidence):
-            given = _moved(bank, model, _text(model, rows), None)
+            of_call = _moved(bank, model, _text(model, rows), None)
         else:
             weights, biases = _weights(model, rows, [evidence.get(len(stay) + column) for column in range(len(rows))])
-            given = _moved(bank, model, ((weights[:-1], 1.0),), biases[:-1])
-        after = np.zeros(len(rows), np.float32) if given.bias is None else given.bias
-        return Linear((*pieces, *given.pieces), np.concatenate([bias, after]), given.unknown), model, evidence
+            of_call = _moved(bank, model, ((weights[:-1], 1.0),), biases[:-1])
+        after = np.zeros(len(rows), np.float32) if of_call.bias is None else of_call.bias
+        return Linear((*pieces, *of_call.pieces), np.concatenate([bias, after]), of_call.unknown), model, evidence
 
     def _model(self, bank: ClassBank, evidence: Mapping[int, Evidence], rows: Floats | None = None) -> ClassModel:
         """Return the model that ranks a bank's classes: the fitted or the usual one, calibrated if the bank is.
