@@ -79,7 +79,8 @@ class Log:
         step = dataclasses.replace(step, summary=step.summary[:MOST_TEXT], by=step.by[:MOST_TEXT])
         steps = [*self.steps, step]
         alive = [number for number, one in enumerate(steps) if one.puts is not None]
-        fold = max(0, len(alive) - UNDO_STEPS)
+        cut = len(steps) - MOST_STEPS  # steps that were rolled back count here, and not among those that can be undone
+        fold = max(0, len(alive) - UNDO_STEPS, sum(number < cut for number in alive))
         for key in {MODEL, LEARNED, CALIBRATION}.intersection(step.puts or ()):
             having = [order for order, number in enumerate(alive) if key in (steps[number].puts or ())]
             fold = max(fold, having[-UNDO_RECORDS - 1] + 1 if len(having) > UNDO_RECORDS else 0)

@@ -177,6 +177,16 @@ def test_history_and_file_are_bounded(tmp_path: Path) -> None:
     ]
 
 
+def test_steps_that_were_rolled_back_push_no_other_step_out(tmp_path: Path) -> None:
+    bank = add(remove(example_bank(), ["dog"]), ["gnu"], unit_rows(["gnu"]))
+    names = bank.names
+    for _ in range(MOST_STEPS // 2 + 1):
+        bank = rollback(add(bank, ["yak"], unit_rows(["yak"])), 2)
+    bank.save(tmp_path / "b")
+    assert bank.names == ClassBank.load(tmp_path / "b").names == names
+    assert (len(bank.history), bank.log.line[0]) == (MOST_STEPS, 2)
+
+
 def test_steps_and_records_that_can_be_undone() -> None:
     assert (UNDO_STEPS, UNDO_RECORDS) == (64, 4)  # as docs/banks.md says
     bank = example_bank()
