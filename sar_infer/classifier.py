@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -128,6 +129,7 @@ class Classifier(Embedder, metaclass=_Guessed):
         manifest = bundle.manifest
         bank = BankFile(Path(bank), bundle, missing=False) if isinstance(bank, str | os.PathLike) else bank
         self._bank: ClassBank | BankFile = bundle.bank if bank is None else bank
+        self._changing = threading.Lock()
         self._paths: dict[bytes, str] = {}  # of photos that taught, as far as they were read here
         self.label_check: LabelCheck | None = None
         self._options: dict[str, Any] = {"device": device, "threads": threads, "spin": spin, "precision": precision}
@@ -579,7 +581,8 @@ class Classifier(Embedder, metaclass=_Guessed):
                 if (after := edit(bank)) is not bank:
                     self._bank.save(file, after)
         else:
-            self._bank = edit(self._bank)
+            with self._changing:
+                self._bank = edit(self._bank)
         return self
 
     def encode(self, images: ImageSource | Iterable[ImageSource]) -> Floats:

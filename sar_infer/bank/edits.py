@@ -229,6 +229,9 @@ def forget_photos(
     parked = tuple(one._replace(photos=photos) for one, photos in zip(bank.parked, sets, strict=True))
     after = bank.replaced(log=bank.log.mapped(purged), parked=parked)
     words = f"removed {_count(len(gone), 'photo')} from {entry.name!r}"
+    pairs = ((one, new[k]) for old, new in zip(bank.parked, sets, strict=True) for k, one in old.photos.items())
+    if more := sum(len(before.digest_set - gone) - len(left) for before, left in pairs if before is not left):
+        words += f" and {more:,} older parked for another image encoder, of which only a sum with one was stored"
     return _committed(after, "forget", {key: purged(key, entry)}, words, by)
 
 

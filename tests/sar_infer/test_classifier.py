@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from sar_infer import (
     ImageError,
     InputError,
 )
-from sar_infer.bank import ClassBank, add
+from sar_infer.bank import ClassBank, add, edits
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.images.preprocess import to_input
@@ -73,6 +74,21 @@ def test_a_bank_file_is_looked_at_for_each_class_set(bundle_path: Path, tmp_path
     assert list(before.names) == list(bank_before.names) == [*head_logit.names, "owl"]  # these never change
     with pytest.raises(BankError, match="no such bank file"):
         Classifier.open(bundle_path, bank=tmp_path / "absent.safetensors")
+
+
+def test_changes_of_two_threads_are_both_made(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier, rename = Classifier.open(bundle_path), edits.rename
+    other = threading.Thread(target=classifier.add, args=["owl"])
+
+    def renamed(*arguments: object, **options: object) -> ClassBank:
+        other.start()
+        other.join(0.5)  # ends at once unless it waits for this change
+        return rename(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(edits, "rename", renamed)
+    classifier.rename(BANK_NAMES[0], "emu")
+    other.join()
+    assert list(classifier.bank.names) == ["emu", *BANK_NAMES[1:], "owl"]
 
 
 def test_a_class_set_stands_in_for_names(classifier: Classifier) -> None:

@@ -154,6 +154,7 @@ def test_removals_reach_parked_photos(tmp_path: Path) -> None:
     bank, _ = carry(bank, new, embed("y"))
     bank = forget_photos(bank, "b", photo_set("q").digests)
     bank = forget_photos(bank, "c", photo_set(labels[0]).digests)
+    assert bank.history[-1].summary.startswith("removed 1 photo from 'c' and 5 older parked for another image encoder")
     bank = remove(bank, ["a"])
     for number in range(UNDO_STEPS):
         bank = set_class(bank, "d", threshold=number / 100)
