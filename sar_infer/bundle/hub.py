@@ -69,11 +69,16 @@ def list_files(location: str) -> tuple[str, dict[str, int]]:
 
     Raises:
         InputError: see ``fetch``.
-        BundleError: there is no such repository or revision, or no access to it.
+        BundleError: there is no such repository or revision, no access to it, or the hub leaves out commit or sizes.
     """
     with _asked(location) as (hub, repository, revision):
         info = hub.HfApi(library_name="sar-clip").model_info(repository, revision=revision, files_metadata=True)
-    return f"{SCHEME}{repository}@{info.sha}", {file.rfilename: file.size for file in info.siblings}
+    sizes = {file.rfilename: file.size for file in info.siblings or ()}
+    if not info.sha or not all(isinstance(size, int) for size in sizes.values()):
+        raise BundleError(
+            f"{location}: the hub states no commit, or no size of a file; download the files and name their folder"
+        )
+    return f"{SCHEME}{repository}@{info.sha}", sizes
 
 
 def fetch_file(location: str, name: str, size: int) -> Path:

@@ -57,12 +57,14 @@ class Hub:
         repositories: by USER/NAME.
         objects: files uploaded by LFS, by SHA-256.
         requests: method and path of each.
+        sizes: state the sizes of files.
     """
 
     url: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    sizes: bool = True
 
     def put(self, name: str, folder: Path, **changes: bytes) -> str:
         """Commit a folder as somebody else's program would, and return the commit; ``changes`` replace files."""
@@ -172,8 +174,10 @@ class _Call:
         )
 
     def info(self, name: str, revision: str) -> Answer:
-        self.files(name, revision)
-        return self.json({"id": name, "sha": self.hub.repositories[name].refs.get(revision, revision), "siblings": []})
+        files = self.files(name, revision).items()
+        siblings = [{"rfilename": path} | ({"size": len(data)} if self.hub.sizes else {}) for path, data in files]
+        sha = self.hub.repositories[name].refs.get(revision, revision)
+        return self.json({"id": name, "sha": sha, "siblings": siblings})
 
     def resolve(self, name: str, revision: str, path: str) -> Answer:
         files = self.files(name, revision)

@@ -20,7 +20,7 @@ from support.trained import example_trained
 
 from sar_infer.bulk.worker import Answerer, WorkerOptions
 from sar_infer.bundle.bundle import Bundle, bundle_name, open_bundle
-from sar_infer.bundle.hub import check_push, push
+from sar_infer.bundle.hub import check_push, list_files, push
 from sar_infer.bundle.manifest import BANK, CARD, CLASS_MODEL, IMAGE_ENCODER, MANIFEST, TOKENIZER
 from sar_infer.cli.bank import main as sar_bank
 from sar_infer.cli.bundle import main as sar_bundle
@@ -247,6 +247,15 @@ def run(command, *arguments: object) -> str:
     result = CliRunner().invoke(command, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+def test_a_list_of_files_has_the_commit_and_the_size_of_each(hub: Hub, bundle_path: Path) -> None:
+    commit = hub.put(NAME, bundle_path)
+    sizes = {path.name: path.stat().st_size for path in bundle_path.iterdir()} | {".gitattributes": 0}
+    assert list_files(LOCATION) == (f"{LOCATION}@{commit}", sizes)
+    hub.sizes = False  # as of some mirrors
+    with pytest.raises(BundleError, match="no size of a file"):
+        list_files(LOCATION)
 
 
 def test_the_commands_take_it(hub: Hub, tmp_path: Path) -> None:
