@@ -24,8 +24,6 @@ from sar_infer.bundle.bundle import open_bundle
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.images.preprocess import to_input
 
-ROOT = Path(__file__).parents[2]
-
 
 def picture(seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
