@@ -7,8 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sar_infer.bank import ClassBank
-from sar_infer.bank.edits import utc_now
-from sar_infer.bundle.bundle import Bundle, open_bundle
+from sar_infer.bundle.bundle import Bundle
 from sar_infer.bundle.manifest import BANK, CARD, CLASS_MODEL, Manifest
 from sar_infer.bundle.writing import link_or_copy, seal, staged
 from sar_infer.errors import BankError
@@ -48,14 +47,11 @@ def freeze(bundle: Bundle, bank: ClassBank, out: Path, *, overwrite: bool = Fals
         "whose figures these are"
     ]
     quality = dataclasses.replace(old.quality, notes=(*old.quality.notes, *notes))
-    versions = {**origin.versions, "sar-clip": version("sar-clip")}
-    provenance = dataclasses.replace(origin, created=utc_now(), command=command, versions=versions)
     with staged(out, overwrite=overwrite) as folder:
         for name in old.files.keys() - {BANK, CARD, CLASS_MODEL}:
             link_or_copy(bundle.path / name, folder / name)
         bank.settled().replaced(provenance={"origin": "sar-bundle freeze"}).save(folder / BANK)
         if bundle.trained is not None:
             bundle.trained.for_bank(bundle.bank, bank).save(folder / CLASS_MODEL)
-        sealed = seal(folder, dataclasses.replace(old, quality=quality, provenance=provenance), bank)
-        open_bundle(folder)
-    return sealed
+        frozen = dataclasses.replace(old, quality=quality)
+        return seal(folder, frozen, bank, command, {"sar-clip": version("sar-clip")}).manifest

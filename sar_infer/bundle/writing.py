@@ -13,12 +13,14 @@ import ctypes
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from sar_infer.bank import ClassBank
+from sar_infer.bank.edits import utc_now
+from sar_infer.bundle.bundle import Bundle, open_bundle
 from sar_infer.bundle.card import card
-from sar_infer.bundle.manifest import CARD, MANIFEST, Manifest, file_entry
+from sar_infer.bundle.manifest import CARD, MANIFEST, Manifest, Provenance, file_entry
 from sar_infer.errors import InputError, WriteError
 from sar_infer.storage.files import locked, sync_folder, write_file
 
@@ -81,26 +83,28 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def seal(folder: Path, manifest: Manifest, bank: ClassBank) -> Manifest:
-    """Write the model card and the manifest of a bundle whose other files are in a folder.
+def seal(folder: Path, manifest: Manifest, bank: ClassBank, command: str, versions: Mapping[str, str]) -> Bundle:
+    """Write the model card and the manifest of a bundle whose other files are in a folder, and open it as a check.
 
     Args:
         folder: Holds every other file of the bundle.
-        manifest: The manifest to write; ``files`` and ``digest`` are filled in here.
+        manifest: The manifest to write; ``files``, ``digest`` and all of ``provenance`` but the licences are filled in.
         bank: The bank in the folder.
-
-    Returns:
-        The manifest as it was written.
+        command: The command line that made the bundle.
+        versions: Of packages that took part; those that the manifest has stay.
 
     Raises:
-        BundleError: A field of the manifest has the wrong type.
+        BundleError: A field of the manifest has the wrong type, or the bundle cannot be opened.
         OSError: The folder cannot be written to.
     """
     files = {path.name: file_entry(path) for path in sorted(folder.iterdir())}
+    versions = {**manifest.provenance.versions, **versions}
+    provenance = Provenance(utc_now(), command, versions, manifest.provenance.licences)
+    manifest = dataclasses.replace(manifest, provenance=provenance)
     write_file(folder / CARD, card(dataclasses.replace(manifest, files=files), bank).encode())
     sealed = dataclasses.replace(manifest, files=files | {CARD: file_entry(folder / CARD)}).sealed()
     write_file(folder / MANIFEST, sealed.dump().encode())
-    return sealed
+    return open_bundle(folder)
 
 
 def _move(partial: Path, final: Path, old: Path) -> None:

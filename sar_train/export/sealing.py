@@ -12,8 +12,6 @@ import numpy.typing as npt
 import onnxruntime
 
 from sar_infer.bank import ClassBank, Images
-from sar_infer.bank.edits import utc_now
-from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.manifest import (
     BANK,
     SCHEMA_VERSION,
@@ -86,18 +84,18 @@ def complete(
         provenance={"origin": maker[0]},
     )
     bank.save(folder / BANK)
-    installed = {**versions, "onnxruntime": onnxruntime.__version__}  # whose package has several names
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         embed_dim=len(row),
         files={},
-        provenance=Provenance(utc_now(), maker[1], installed, licences),
+        provenance=Provenance("", "", {}, licences),
         self_test=SelfTestVector(SELF_TEST_SEED, row),
         **about,
     )
-    manifest = seal(folder, manifest, bank)
-    refuse(*checks(open_bundle(folder)))
-    return manifest
+    installed = {**versions, "onnxruntime": onnxruntime.__version__}  # whose package has several names
+    bundle = seal(folder, manifest, bank, maker[1], installed)
+    refuse(*checks(bundle))
+    return bundle.manifest
 
 
 def refuse(*checked: Check) -> None:

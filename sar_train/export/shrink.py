@@ -23,20 +23,20 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers import float16
 
 from sar_infer._arrays import Floats
-from sar_infer.bank.edits import utc_now
 from sar_infer.bundle.bundle import Place, open_bundle
 from sar_infer.bundle.manifest import CARD, IMAGE_ENCODER, Manifest, Preprocess, Variant
 from sar_infer.bundle.writing import link_or_copy, seal, staged
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.encoders import ImageEncoder, finite
-from sar_infer.encoders.parity import Logits, same_answer
+from sar_infer.encoders.parity import Check, Logits, same_answer
 from sar_infer.encoders.processor import processor
 from sar_infer.encoders.self_test import self_test_cosine, self_test_pixels
 from sar_infer.encoders.sessions import open_session
 from sar_train.clip.backbone import quiet
-from sar_train.errors import ConfigError, ExportError
+from sar_train.errors import ConfigError
 from sar_train.export.graph import OUTPUT, write_graph
 from sar_train.export.parity import pixels_of
+from sar_train.export.sealing import refuse
 from sar_train.training.versions import versions
 
 LEAST_COSINE, LEAST_AGREEMENT = 0.99, 0.95
@@ -86,7 +86,7 @@ def shrink(
         WriteError: the folder cannot be written.
     """
     bundle = open_bundle(source)
-    before, spec = bundle.manifest, bundle.manifest.preprocess
+    before, original = bundle.manifest, bundle.path / IMAGE_ENCODER
     by_digest = {hashlib.sha256(p.read_bytes()).digest(): p for p in photos[:: -(-len(photos) // MOST_PHOTOS) or 1]}
     paths = [path for _, path in sorted(by_digest.items())]
     if len(paths) < LEAST_PHOTOS:
@@ -95,7 +95,7 @@ def shrink(
     calibration, judging = paths[:count], paths[count:]
     classifier = Classifier(bundle, device="cpu")
     tell(f"encoding {len(judging):,} photos in float32")
-    reference = _rows(bundle.path / IMAGE_ENCODER, judging, before)
+    reference = _rows(original, judging, before)
     logits: Logits = lambda rows: rows @ reference.T  # noqa: E731 - without classes, each photo is a class
     if bundle.bank.names:
         logits = functools.partial(classifier.logits, classes=classifier.class_set())
@@ -107,26 +107,12 @@ def shrink(
             tell(f"making the image encoder in {precision}")
             path = folder / f"image_encoder.{precision}.onnx"
             path.unlink(missing_ok=True)
-            original = bundle.path / IMAGE_ENCODER
-            small = (
-                in_float16(original) if precision == "fp16" else in_int8(original, lambda: _batches(calibration, spec))
-            )
-            write_graph(path, small)
+            batches = functools.partial(_batches, calibration, before.preprocess)
+            write_graph(path, in_float16(original) if precision == "fp16" else in_int8(original, batches))
             tell("comparing it with float32")
             variants[precision] = _compared(path, original, judging, before, reference, logits)
-        manifest = dataclasses.replace(
-            before,
-            precisions=variants,
-            provenance=dataclasses.replace(
-                before.provenance,
-                created=utc_now(),
-                command=command,
-                versions={**before.provenance.versions, **versions()},
-            ),
-        )
-        manifest = seal(folder, manifest, bundle.bank)
-        open_bundle(folder)
-    return manifest
+        manifest = dataclasses.replace(before, precisions=variants)
+        return seal(folder, manifest, bundle.bank, command, versions()).manifest
 
 
 def in_float16(path: Path) -> onnx.ModelProto:
@@ -242,12 +228,11 @@ def _compared(
         self_test_cosine=self_test_cosine(stored, ImageEncoder(path, manifest.embed_dim, "cpu").encode(pixels)[0]),
         processor=processor(),
     )
-    if not (variant.mean_cosine >= LEAST_COSINE and variant.top1_agreement >= LEAST_AGREEMENT):
-        raise ExportError(
-            f"{path.name}: cosine to float32 {variant.mean_cosine:.4f} on average, same class "
-            f"{variant.top1_agreement:.1%} of {len(photos):,} photos; expected at least {LEAST_COSINE:g} and "
-            f"{LEAST_AGREEMENT:.0%}; nothing was written"
-        )
+    what = f"{path.name} on {len(photos):,} photos"
+    refuse(
+        Check(f"{what}, mean cosine to float32", variant.mean_cosine, "at least", LEAST_COSINE),
+        Check(f"{what}, share with the class of float32", variant.top1_agreement, "at least", LEAST_AGREEMENT),
+    )
     return variant
 
 

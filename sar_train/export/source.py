@@ -142,9 +142,25 @@ def from_run(
     """
     run, fitted = load_run(path), load_class_model(path)
     learned = run.method != HANDCRAFTED and (fitted is None or fitted.prompt == "learned")
-    per_image = learned and methods.get(run.method).per_image
-    _check_request(path, run, learned=learned, per_image=per_image, approximate=approximate, text=text)
-    loaded = _own_backbone(path, run, backbone, pretrained, tokenizer)
+    per_image, name = learned and methods.get(run.method).per_image, run.backbone_name or backbone or ""
+    contradictions = {
+        "has the hand-crafted prompt for all names; leave --text switched out": text == "switched" and not learned,
+        "does not name the classes that it was trained on; leave --text switched out": text == "switched"
+        and not run.record,
+        f"{run.method} is exported as it is; leave --approximate out": approximate is not None and not per_image,
+        f"the prompt of {run.method} depends on the image, so its text side cannot be frozen into a bundle; "
+        f"--approximate {MEAN_IMAGE} takes the prompt for the mean training image": approximate is None and per_image,
+        "does not name its backbone; add --backbone and --pretrained": not name,
+        f"was trained on {name}, not on {backbone}; leave --backbone out": backbone not in (None, name),
+    }
+    for contradiction in (line for line, applies in contradictions.items() if applies):
+        raise ConfigError(f"{path}: {contradiction}")
+    loaded = backbones.load(name, pretrained or run.pretrained, tokenizer=tokenizer)
+    if run.weights_digest not in ("", loaded.weights_digest):
+        raise RunError(
+            f"{path}: was trained on weights {run.weights_digest[:12]}…, but {name} has {loaded.weights_digest[:12]}… "
+            "here; say with --pretrained where the right ones are"
+        )
     phrases = spoken_phrases(phrases or {name: (name,) for name in run.class_names})
     if not phrases:
         raise RunError(f"{path}: knows no class names; give them with --classes FILE")
@@ -169,42 +185,6 @@ def from_run(
         added=added,
     )
     return dataclasses.replace(source, quality=_quality(run, source, tell))
-
-
-def _check_request(path: Path, run: Run, *, learned: bool, per_image: bool, approximate: str | None, text: str) -> None:
-    """Raise ConfigError where ``approximate`` or ``text`` does not suit the prompt of a run, or is missing."""
-    if text == "switched" and not (learned and run.record):
-        why = (
-            "does not name the classes that it was trained on"
-            if learned
-            else "has the hand-crafted prompt for all names"
-        )
-        raise ConfigError(f"{path}: {why}; leave --text switched out")
-    if approximate is not None and not per_image:
-        raise ConfigError(f"{path}: {run.method} is exported as it is; leave --approximate out")
-    if approximate is None and per_image:
-        raise ConfigError(
-            f"{path}: the prompt of {run.method} depends on the image, so its text side cannot be frozen into a "
-            f"bundle; --approximate {MEAN_IMAGE} takes the prompt for the mean training image"
-        )
-
-
-def _own_backbone(
-    path: Path, run: Run, backbone: str | None, pretrained: str | None, tokenizer: Path | None
-) -> Backbone:
-    """Load the backbone that a run was trained on, with the very weights."""
-    name = run.backbone_name or backbone
-    if not name:
-        raise ConfigError(f"{path}: does not name its backbone; add --backbone and --pretrained")
-    if backbone not in (None, name):
-        raise ConfigError(f"{path}: was trained on {name}, not on {backbone}; leave --backbone out")
-    loaded = backbones.load(name, pretrained or run.pretrained, tokenizer=tokenizer)
-    if run.weights_digest not in ("", loaded.weights_digest):
-        raise RunError(
-            f"{path}: was trained on weights {run.weights_digest[:12]}…, but {name} has {loaded.weights_digest[:12]}… "
-            "here; say with --pretrained where the right ones are"
-        )
-    return loaded
 
 
 def from_template(
@@ -238,55 +218,51 @@ def _quality(run: Run, source: ExportSource, tell: Callable[[str], None]) -> Qua
     Raises:
         RunError: the record is incomplete.
     """
-    method, record, notes = source.prompted.method, run.record, list[str]()
+    method, record, fitted, switched = source.prompted.method, run.record, source.fitted, source.added is not None
+    remarks = {
+        f"without the head of {run.method}, which exists only for trained classes: a bundle uses the prompt"
+        + (" and the class model" if fitted else ""): method.head() is not None,
+        APPROXIMATION: method.per_image,
+        f"switched: the learned prompt embeds the trained classes, {source.names.template!r} all other names, also "
+        "those that are added later": switched,
+    }
+    notes = tuple(remark for remark, applies in remarks.items() if applies)
     if method.head() is not None:
-        notes.append(
-            f"without the head of {run.method}, which exists only for trained classes: a bundle uses the prompt"
-            + (" and the class model" if source.fitted else "")
-        )
         tell(notes[0])
-    if method.per_image:
-        notes.append(APPROXIMATION)
-    if source.added is not None:
-        notes.append(
-            f"switched: the learned prompt embeds the trained classes, {source.added.template!r} all other names, also "
-            "those that are added later"
-        )
     if not record:
-        return Quality(notes=tuple(notes))
+        return Quality(notes=notes)
     try:
-        trained, others = record["metrics"], record["other_metrics"]
+        trained, others, zero_shot = record["metrics"], record["other_metrics"], record["zero_shot"]
         if source.method == HANDCRAFTED:
-            trained, others = record["zero_shot"], {key: others[key] for key in others if key == CLASS_MODEL}
+            trained, others = zero_shot, {key: others[key] for key in others if key == CLASS_MODEL}
         text = others.get(TEXT_BRANCH) or others.get(MEAN_IMAGE) or trained
-        whole = others[CLASS_MODEL] if source.fitted else text
-        if source.added is not None:
-            base, new = text["base_accuracy"], record["zero_shot"]["new_accuracy"]
+        whole = others[CLASS_MODEL] if fitted else text
+        if switched:
+            base, new = text["base_accuracy"], zero_shot["new_accuracy"]
             text = {"base_accuracy": base, "new_accuracy": new, "harmonic_mean": harmonic_mean(base, new)}
-            whole = others.get(CLASS_MODEL_SWITCHED, whole) if source.fitted else text
-        beside = {PER_IMAGE: trained} if method.per_image else {TEXT_BRANCH: text} if source.fitted else {}
+            whole = others.get(CLASS_MODEL_SWITCHED, whole) if fitted else text
+        beside = {PER_IMAGE: trained} if method.per_image else {TEXT_BRANCH: text} if fitted else {}
         tables: dict[str, Any] = {name: dataclasses.asdict(_scores(scores)) for name, scores in beside.items()}
         counts = {group: sum(of.values()) for group, of in record["per_class_counts"].items() if of}
         tables[PHOTOS] = {"learned": record["dataset"]["photos"], **counts}
-        if source.fitted is not None:
+        if fitted is not None:
             tables[ADDED] = {
                 key: record["statistics"].get(key) for key in ("classes", "rivals", "defaults", "expected")
             }
-        quality = Quality(
+        return Quality(
             dataset=record["dataset"]["name"],
             protocol=record["config"]["protocol"],
             shots=record["config"]["shots"],
             seeds=(record["seed"],),
             metrics=_scores(whole),
-            zero_shot=_scores(record["zero_shot"]),
-            notes=tuple(notes),
+            zero_shot=_scores(zero_shot),
+            notes=notes,
             tables=tables,
         )
     except KeyError as error:
         raise RunError(f"record.json of the run lacks {error}") from None
     except TypeError as error:
         raise RunError(f"record.json of the run cannot be used ({error})") from None
-    return quality
 
 
 def _scores(values: Mapping[str, Any]) -> Scores:

@@ -111,8 +111,8 @@ def test_a_graph_that_answers_otherwise_is_not_written(
     monkeypatch.setattr(shrinking, "LEAST_COSINE", 1.1)
     result = shrink(exported, "--out", tmp_path / "new", "--precision", "fp16", "--photos", photos, "--quiet")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("Error: image_encoder.fp16.onnx: cosine to float32 ")
-    assert result.stderr.endswith("expected at least 1.1 and 95%; nothing was written\n")
+    assert result.stderr.startswith("Error: image_encoder.fp16.onnx on 22 photos, mean cosine to float32: ")
+    assert result.stderr.endswith("expected at least 1.1; nothing was written\n")
     assert listing(tmp_path) == []
 
 
