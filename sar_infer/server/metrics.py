@@ -61,7 +61,6 @@ class Metrics:
         self.provider = gauge("sar_execution_provider", "The execution provider in use.", ["requested", "actual"])
         self.model = prometheus.Info("sar_model", "The bundle that answers.", registry=registry)
         prometheus.ProcessCollector(registry=registry)  # memory, CPU and descriptors of the server, without its workers
-        self.bank_usable.set(1)
         for labelled, labels in (
             (self.rejected, reasons),
             (self.deaths, get_args(Cause)),

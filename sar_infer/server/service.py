@@ -59,6 +59,10 @@ class Service:
         self.changes = Quota(_MOST_CHANGES, "too many changes are waiting")
         self.body_bytes, self.most_body_bytes = 0, bodies_limit(settings.limits.body_bytes, memory_limit())
         metrics.inside.set_function(lambda: self.images.held)
+        metrics.bank_usable.set_function(lambda: self.engine.banks.main.fault is None)
+        bank = lambda: self.engine.banks.bank  # noqa: E731
+        metrics.classes.labels("bundle").set_function(lambda: len(bank().names) - bank().added_count)
+        metrics.classes.labels("added").set_function(lambda: bank().added_count)
         self.writing = asyncio.Lock()
         self.suggesting = asyncio.Lock()
         self.draining = False
@@ -199,7 +203,7 @@ class Service:
             finally:
                 if bank is None:
                     self.writing.release()
-                    await self._look()
+                    await self.engine.banks.look()
 
         return await self.finished(changed())
 
@@ -217,7 +221,7 @@ class Service:
             await asyncio.sleep(_LOOK_EVERY)
             try:
                 self.engine.workers.tend()
-                await self._look()
+                await self.engine.banks.look()
             except Exception:  # the next look may go well
                 _log.exception("engine and bank file were not looked at")
 
@@ -232,15 +236,3 @@ class Service:
         self.metrics.provider.clear()
         self.metrics.provider.labels(self.settings.device, self.engine.provider).set(1)
         self.metrics.model.info({"digest": manifest.digest, "backbone": manifest.backbone, "method": manifest.method})
-        self._count_classes()
-
-    async def _look(self) -> None:
-        """Take up what others have written to the file of ``--bank``."""
-        await self.engine.banks.look()
-        self._count_classes()
-
-    def _count_classes(self) -> None:
-        banks = self.engine.banks
-        self.metrics.bank_usable.set(banks.main.fault is None)
-        self.metrics.classes.labels("bundle").set(len(banks.bank.names) - banks.bank.added_count)
-        self.metrics.classes.labels("added").set(banks.bank.added_count)

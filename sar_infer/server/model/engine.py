@@ -6,7 +6,6 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,15 +13,13 @@ from sar_infer.bundle.bundle import default_bundle, is_shipped, on_hub, open_bun
 from sar_infer.classifier import Classifier
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.encoders.precision import choose
-from sar_infer.encoders.self_test import SelfTest
 from sar_infer.encoders.sessions import give_back_memory
-from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
+from sar_infer.encoders.waiting import in_background
 from sar_infer.errors import InputError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.banks import Banks, OpenBank
 from sar_infer.server.model.line import PHASES, Line, Outcome
 from sar_infer.server.model.names import Names
-from sar_infer.server.model.process import Computer, Model
 from sar_infer.server.model.sizing import Sizes, sizes
 from sar_infer.server.model.workers import Processes, Threads, Workers
 from sar_infer.server.problems import IMAGE_CODES, Problem
@@ -42,14 +39,13 @@ class Engine:
         classifier: Its sessions must have been opened, names included.
         banks: The banks that it answers for.
         sizes: Sizes of workers and batches.
-        limits: Formats and sizes of images that are accepted.
+        workers: Decode and encode.
+        limits: Of names and images.
         metrics: Times the phases.
-        processes: Processes that decode and encode, started already; None does both in threads of this process.
 
     Attributes:
         names: Makes the class sets that images are ranked against.
         line: The line of images.
-        workers: Decode and encode.
         decide: As of the classifier; calls that ask for the same get the same object.
     """
 
@@ -58,20 +54,15 @@ class Engine:
         classifier: Classifier,
         banks: Banks,
         sizes: Sizes,
+        workers: Workers,
         limits: Limits,
         metrics: Metrics,
-        processes: Processes | None = None,
     ) -> None:
-        self.classifier, self.bundle, self.banks, self.sizes = classifier, classifier.bundle, banks, sizes
+        self.classifier, self.bundle, self.banks = classifier, classifier.bundle, banks
+        self.sizes, self.workers, self.provider = sizes, workers, workers.provider
         self.names = Names(classifier, limits.classes, metrics)
         self.decide = functools.lru_cache(_DECISIONS)(classifier.decide)
-        self.provider = classifier.start(names=True) if processes is None else processes.provider
-        alone = processes is not None or sizes.max_batch == 1
-        self._decoders = None if alone else ThreadPoolExecutor(sizes.decoders, "decoder")
-        encode = lambda inputs, _: classifier.embed_inputs(inputs)  # noqa: E731
-        computer = Computer(self.bundle.manifest.preprocess, limits, encode, sizes.max_batch, self._decoders)
-        self.workers: Workers = processes or Threads(computer, sizes.workers)
-        self.line = Line(self.workers, sizes, limits.image_seconds, metrics)
+        self.line = Line(workers, sizes, limits.image_seconds, metrics)
 
     @classmethod
     def open(cls, settings: Settings, metrics: Metrics, meanwhile: Callable[[], object] = lambda: None) -> Engine:
@@ -104,38 +95,28 @@ class Engine:
             bundle, device=settings.device, threads=planned.threads, spin=False, precision=settings.precision
         )
         with contextlib.ExitStack() as opened:  # which ends the processes if anything fails
-            processes = None
             if planned.processes:
-                path, limits = bundle.path / graph, settings.limits
-                model = Model(path, manifest, settings.device, planned, limits, TRIAL_SECONDS)
-                # each is tested as the encoder of one process would be
-                check = lambda row: SelfTest(bundle, classifier.choice, settings.device, lambda _: row).run()  # noqa: E731
-                processes = Processes(model, metrics, check)
-                opened.callback(processes.close)
-                starting = in_background(processes.start)  # before anything else takes the cores
-            other = in_background(meanwhile)
-            if processes is None:
-                classifier.start(names=True, self_test=True)
-                if planned.max_batch > 1:  # a graph may fail, or never end, only in batches
-                    classifier.embed_inputs([classifier.self_test.pixels] * planned.max_batch, TRIAL_SECONDS)
+                workers: Workers = Processes(classifier, settings, planned, metrics)
             else:
-                classifier.start_names(self_test=True)
+                workers = Threads(classifier, settings.limits, planned)
+            opened.callback(workers.close)
+            starting = in_background(workers.start)  # before anything else takes the cores
+            other = in_background(meanwhile)
+            classifier.start_names(self_test=True)
+            if planned.processes:
                 classifier.close_images()
-                starting.result()
+            starting.result()
             other.result()
             banks = Banks(settings, classifier, metrics)
             give_back_memory()  # 33 % of the memory at rest with sar-mini, 11 % with ViT-B/32 (ADR 10)
             opened.pop_all()
-            return cls(classifier, banks, planned, settings.limits, metrics, processes)
+            return cls(classifier, banks, planned, workers, settings.limits, metrics)
 
     def close(self) -> None:
         """Stop the threads and processes, and what a graph may still run; all requests must have ended."""
         self.classifier.stop()
         self.names.close()
         self.workers.close()
-        self.line.close()
-        if self._decoders is not None:
-            self._decoders.shutdown(wait=False)
 
     async def class_set(
         self, bank: OpenBank, classes: Phrases = NO_PHRASES, only: bool | None = False

@@ -11,10 +11,10 @@ fails.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -25,6 +25,7 @@ from sar_infer.errors import ImageError
 from sar_infer.processes.signals import ended_by_deadline
 from sar_infer.processes.worker import DeathError, TimeLimitError
 from sar_infer.server.metrics import Metrics
+from sar_infer.server.model.banks import in_thread
 from sar_infer.server.model.process import Pixels, Result, Task
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.model.supervisor import PAUSE
@@ -63,22 +64,18 @@ class _Item:
     alone: bool = False
     """Set once a process has died with it: it runs once more, in no batch with others."""
 
-    def fail(self, error: str | Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """End with an error of the image, or with an exception of the call."""
         if self.future.done():  # its caller was cancelled
             return
-        if isinstance(error, Exception) and not isinstance(error, ImageError):
-            self.future.set_exception(error)
-        else:
-            error = error if isinstance(error, ImageError) else ImageError(error)
+        if isinstance(error, ImageError):
             self.future.set_result(Outcome(None, error, {}))
-
-
-_Group = Sequence[tuple[_Item, Result]]
+        else:
+            self.future.set_exception(error)
 
 
 class Line:
-    """The line of images; all but ``close`` runs on one event loop.
+    """The line of images; it runs on one event loop.
 
     Args:
         workers: Compute images.
@@ -93,13 +90,7 @@ class Line:
         self._waiting: deque[_Item] = deque()
         self._batches: set[asyncio.Task[None]] = set()
         self._busy = 0
-        self._rankers = ThreadPoolExecutor(sizes.workers, "ranking")
         workers.changed = self._hand_out
-
-    def close(self) -> None:
-        """Let the threads end; nothing may wait for an image."""
-        self._rankers.shutdown(wait=False)
-        self._workers.changed = lambda: None  # a cycle of objects that were frozen would stay, with all pipes
 
     async def each(
         self,
@@ -175,17 +166,18 @@ class Line:
     async def _work(self, compute: Compute, batch: Sequence[_Item]) -> None:
         self._metrics.batches.observe(len(batch))
         start, lone = time.perf_counter(), len(batch) == self._busy == 1
+        results = list[Result]()
         try:
             results = await compute([item.task for item in batch], lone)
         except DeathError as error:
             self._again(batch, error)
         except Exception as error:  # whatever it is, callers wait for an answer
-            for item in batch:
-                item.fail(error)
-        else:
-            asyncio.get_running_loop().call_soon(self._finish, batch, results, start)  # when the worker has its next
+            results = [Result(error)] * len(batch)
         self._busy -= 1
         self._hand_out()
+        if results:
+            await asyncio.sleep(0)  # the worker gets its next batch first
+            await self._finish(batch, results, start)
 
     def _again(self, batch: Sequence[_Item], error: DeathError) -> None:
         """Put images whose worker died back to the head of the line; one that was already decoded by itself fails.
@@ -198,13 +190,13 @@ class Line:
                 item.alone = True
                 self._waiting.appendleft(item)
             elif isinstance(error, TimeLimitError):
-                item.fail(f"it takes more than {self._image_seconds:g} s; scale it down first")
+                item.fail(ImageError(f"it takes more than {self._image_seconds:g} s; scale it down first"))
             elif error.exit_code == -9:  # by a person or for lack of memory: that need not be the image's fault
                 item.fail(Problem("unavailable", "its worker was killed twice; try again", 1))
             else:
-                item.fail(f"decoding it ended a process (exit code {error.exit_code})")
+                item.fail(ImageError(f"decoding it ended a process (exit code {error.exit_code})"))
 
-    def _finish(self, batch: Sequence[_Item], results: Sequence[Result], start: float) -> None:
+    async def _finish(self, batch: Sequence[_Item], results: Sequence[Result], start: float) -> None:
         """Rank the rows of a batch, those that share ``finish`` together; many classes in a thread."""
         groups: dict[Finish[Any], list[tuple[_Item, Result]]] = {}
         for item, result in zip(batch, results, strict=True):
@@ -213,29 +205,20 @@ class Line:
             elif not item.future.done():
                 groups.setdefault(item.finish, []).append((item, result))
         for finish, group in groups.items():
-            self._rank(finish, group, start)
-
-    def _rank(self, finish: Finish[Any], group: _Group, start: float) -> None:
-        rows: list[Any] = [result.row for _, result in group]
-        if group[0][0].classes <= _QUICK:
-            self._resolve(group, start, *_ranked(finish, rows))
-        else:
-            ranked = asyncio.get_running_loop().run_in_executor(self._rankers, _ranked, finish, rows)
-            ranked.add_done_callback(lambda done: self._resolve(group, start, *done.result()))
-
-    def _resolve(self, group: _Group, start: float, values: Sequence[Any], score: float) -> None:
-        for (item, result), value in zip(group, values, strict=True):
-            if isinstance(value, Exception):
-                item.fail(value)
-            elif not item.future.done():
-                spent = (result.decode, start - item.since + result.queue, result.infer, score)
-                for histogram, seconds in zip(self._phases, spent, strict=True):
-                    histogram.observe(seconds)
-                self._metrics.images.inc()
-                item.future.set_result(Outcome(value, None, dict(zip(PHASES, spent, strict=True)), result.digest))
+            rank = functools.partial(_ranked, finish, [result.row for _, result in group])
+            values, score = rank() if group[0][0].classes <= _QUICK else await in_thread(rank)
+            for (item, result), value in zip(group, values, strict=True):
+                if isinstance(value, Exception):
+                    item.fail(value)
+                elif not item.future.done():
+                    spent = (result.decode, start - item.since + result.queue, result.infer, score)
+                    for histogram, seconds in zip(self._phases, spent, strict=True):
+                        histogram.observe(seconds)
+                    self._metrics.images.inc()
+                    item.future.set_result(Outcome(value, None, dict(zip(PHASES, spent, strict=True)), result.digest))
 
 
-def _ranked(finish: Finish[T], rows: Sequence[Floats]) -> tuple[list[T | Exception], float]:
+def _ranked(finish: Finish[T], rows: Sequence[Any]) -> tuple[list[T | Exception], float]:
     """Return the value of each image, of one row or several, or its error, and the seconds that all of them took."""
     start = time.perf_counter()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -41,9 +42,8 @@ class Names:
         self._quota = Quota(2 * most, "too many new class names are being encoded")
         self._metrics = metrics
         self._pool = ThreadPoolExecutor(1, "names")
-        self._sets: OrderedDict[_SetKey, ClassSet] = OrderedDict()
+        self._sets: OrderedDict[_SetKey, asyncio.Future[ClassSet]] = OrderedDict()
         self._rows = 0  # of all these; thousands of sets would take long to count
-        self._making: dict[_SetKey, asyncio.Future[ClassSet]] = {}
 
     def close(self) -> None:
         """Stop the thread; all requests must have ended."""
@@ -62,16 +62,14 @@ class Names:
         if not keep:
             return await self._made(classes, only, bank)
         key = (bank, tuple(classes.items()), only)
-        cached_set = self._sets.get(key)
-        self._metrics.sets.labels("miss" if cached_set is None else "hit").inc()
-        if cached_set is not None:
-            self._sets.move_to_end(key)
-            return cached_set
-        making = self._making.get(key)
-        if making is None:
-            making = self._making[key] = asyncio.ensure_future(self._make(key))
-            making.add_done_callback(lambda done: (self._making.pop(key), done.cancelled() or done.exception()))
-        return await asyncio.shield(making)  # others may wait for the same
+        made = self._sets.get(key)
+        self._metrics.sets.labels("miss" if made is None else "hit").inc()
+        if made is None:
+            made = asyncio.ensure_future(self._made(classes, only, bank))
+            self._keep(key, made)
+            made.add_done_callback(functools.partial(self._drop_failed, key))
+        self._sets.move_to_end(key)
+        return await asyncio.shield(made)  # others may wait for the same
 
     async def embed(self, names: Sequence[str]) -> tuple[Floats, int]:
         """Return unit rows (N, D) from the name encoder, and the number of tokens of the names.
@@ -85,27 +83,32 @@ class Names:
     def _tokens(self, names: Sequence[str]) -> int:
         return sum(len(self._classifier.bundle.encode_name(name)) for name in names)
 
-    async def _make(self, key: _SetKey) -> ClassSet:
-        bank, items, only = key
-        made = await self._made(dict(items), only, bank)
-        self._keep(key, made)
-        return made
-
     async def _made(self, classes: Phrases, only: bool | None, bank: ClassBank) -> ClassSet:
         count = sum(map(len, classes.values()))
         return await self._run(count, lambda: self._classifier.class_set(classes, only, bank))
 
-    def _keep(self, key: _SetKey, classes: ClassSet) -> None:
+    def _keep(self, key: _SetKey, made: asyncio.Future[ClassSet]) -> None:
         """Keep a class set while the bank stays the same; the least recently used ones make room."""
         if any(bank is not key[0] for bank, _, _ in itertools.islice(self._sets, 1)):
             self._sets.clear()
             self._rows = 0
-        self._sets[key] = classes
-        self._rows += len(classes.names)
+        self._sets[key] = made
+        self._rows += _rows(key)
         while self._rows > _SET_ROWS and len(self._sets) > 1:
-            self._rows -= len(self._sets.popitem(last=False)[1].names)
+            self._rows -= _rows(self._sets.popitem(last=False)[0])
+
+    def _drop_failed(self, key: _SetKey, made: asyncio.Future[ClassSet]) -> None:
+        if (made.cancelled() or made.exception()) and self._sets.get(key) is made:
+            del self._sets[key]
+            self._rows -= _rows(key)
 
     async def _run(self, count: int, work: Callable[[], T]) -> T:
         with self._quota.hold(count):
             self._metrics.names.inc(count)
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+def _rows(key: _SetKey) -> int:
+    """Return how many classes a set has at most."""
+    bank, classes, only = key
+    return len(classes) + (0 if only else len(bank.names))

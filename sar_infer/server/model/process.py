@@ -9,8 +9,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -97,7 +96,7 @@ class Computer:
         limits: What images are accepted.
         encode: Encodes inputs.
         most: Images that are encoded together at most.
-        decoders: Threads that decode the images of a batch; None decodes them one after the other.
+        each: Decodes the images of a batch, as ``map`` does one after the other.
         timed: End this process if an image takes longer to decode than the limits allow.
 
     Attributes:
@@ -112,12 +111,11 @@ class Computer:
         limits: Limits,
         encode: Encode,
         most: int,
-        decoders: Executor | None = None,
+        each: Callable[..., Iterable[Result]] = map,
         *,
         timed: bool = False,
     ) -> None:
-        self._spec, self._limits, self._encode, self._most = spec, limits, encode, most
-        self._map = map if decoders is None else decoders.map
+        self._spec, self._limits, self._encode, self._most, self._each = spec, limits, encode, most, each
         self._deadline = deadline if timed else contextlib.nullcontext
 
     def __call__(self, tasks: Sequence[Task], alone: bool = False) -> list[Result]:
@@ -127,7 +125,7 @@ class Computer:
         most = images_together(self._most, several=any(task.several for task in tasks))
         for start in range(0, len(tasks), most):
             queue = time.perf_counter() - begun
-            decoded = [*self._map(self._decoded, tasks[start : start + most])]
+            decoded = [*self._each(self._decoded, tasks[start : start + most])]
             before = time.perf_counter()
             rows = iter(self._rows([one.row for one in decoded if not isinstance(one.row, Exception)], alone))
             infer = time.perf_counter() - before

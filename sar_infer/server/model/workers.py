@@ -15,13 +15,16 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 from weakref import WeakSet
 
-from sar_infer._arrays import Floats
+from sar_infer.classifier import Classifier
+from sar_infer.encoders.self_test import SelfTest
 from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
 from sar_infer.errors import BundleError
 from sar_infer.processes.worker import DeathError, TimeLimitError, Worker
 from sar_infer.server.metrics import Cause, Metrics
 from sar_infer.server.model.process import Computer, Model, Result, Task, begin
+from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.model.supervisor import PAUSE, Supervisor
+from sar_infer.server.settings import Limits, Settings
 
 _ENCODING = 10.0
 """Seconds for encoding a batch and for what a busy machine adds."""
@@ -39,10 +42,26 @@ class Threads:
 
     fault = None
 
-    def __init__(self, compute: Computer, count: int) -> None:
+    def __init__(self, classifier: Classifier, limits: Limits, sizes: Sizes) -> None:
         self.changed: Callable[[], object] = lambda: None
-        self._compute, self._idle = compute, count
-        self._threads = ThreadPoolExecutor(count, "worker")
+        self.provider = ""
+        self._classifier, self._most, self._idle = classifier, sizes.max_batch, sizes.workers
+        self._threads = ThreadPoolExecutor(sizes.workers, "worker")
+        self._decoders = ThreadPoolExecutor(sizes.decoders, "decoder")
+        encode = lambda inputs, _: classifier.embed_inputs(inputs)  # noqa: E731
+        each = map if sizes.max_batch == 1 else self._decoders.map
+        self._compute = Computer(classifier.bundle.manifest.preprocess, limits, encode, sizes.max_batch, each)
+
+    def start(self) -> None:
+        """Open the graph and run it, also in batches, as it may fail, or never end, only in these.
+
+        Raises:
+            BundleError: the graph is refused, or does not compute what it did at export, or takes too long.
+            DeviceError: the device is not available.
+        """
+        self.provider = self._classifier.start(self_test=True)
+        if self._most > 1:
+            self._classifier.embed_inputs([self._classifier.self_test.pixels] * self._most, TRIAL_SECONDS)
 
     def take(self) -> Compute | None:
         """Return an idle thread, which is busy until its results are there; None if all are busy."""
@@ -62,16 +81,19 @@ class Threads:
 
     def close(self) -> None:
         """Let the threads end."""
+        self.changed = lambda: None
         self._threads.shutdown(wait=False)
+        self._decoders.shutdown(wait=False)
 
 
 class Processes:
     """Worker processes; all but ``start`` and ``close`` run on one event loop.
 
     Args:
-        model: What they run.
+        classifier: Has the bundle, and the self-test that each process must pass.
+        settings: Name the device, and limit images.
+        sizes: How many there are, and what each may use.
         metrics: Counts them.
-        check: Called with the row (1, D) of each new process for the self-test image; raises BundleError.
 
     Attributes:
         provider: The execution provider of the processes; set by ``start``.
@@ -79,11 +101,15 @@ class Processes:
         changed: Called when one has become idle by itself, or when ``fault`` has changed.
     """
 
-    def __init__(self, model: Model, metrics: Metrics, check: Callable[[Floats], object]) -> None:
+    def __init__(self, classifier: Classifier, settings: Settings, sizes: Sizes, metrics: Metrics) -> None:
         self.changed: Callable[[], object] = lambda: None
         self.provider = ""
-        self.supervisor: Supervisor[Worker[list[Result]]] = Supervisor(model.sizes.workers)
-        self._model, self._metrics, self._check = model, metrics, check
+        self.supervisor: Supervisor[Worker[list[Result]]] = Supervisor(sizes.workers)
+        bundle, choice, device = classifier.bundle, classifier.choice, settings.device
+        graph = bundle.path / choice.image
+        self._model = Model(graph, bundle.manifest, device, sizes, settings.limits, TRIAL_SECONDS)
+        self._check = lambda row: SelfTest(bundle, choice, device, lambda _: row).run()
+        self._metrics = metrics
         self._loading: set[Worker[Any]] = set()
         self._starting: set[asyncio.Task[None]] = set()
         self._stopped: WeakSet[Worker[Any]] = WeakSet()
@@ -109,8 +135,6 @@ class Processes:
                 while wait([future], _STOPPED_EVERY).not_done:  # a process that is stopped would be waited for
                     self._end_stopped()
                 self._ready(future.result())
-        except TimeLimitError:
-            raise BundleError(f"{graph}: no worker process was ready within {LOADING_SECONDS:g} s") from None
         except DeathError as error:
             raise BundleError(f"{graph}: {error} while it opened this graph") from None
         except OSError as error:
@@ -156,6 +180,7 @@ class Processes:
     def close(self) -> None:
         """End all processes; nothing may wait for one. Called from any thread once the event loop has ended."""
         self._closed = True
+        self.changed = lambda: None  # a cycle of objects that were frozen would stay, with all pipes
         ready = [*self.supervisor.ready]
         for worker in (*self._loading, *ready):
             worker.kill()  # a thread waits for one that loads, and gets an error

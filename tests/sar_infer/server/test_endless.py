@@ -15,7 +15,7 @@ from support.servers import local_server, serving
 from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER
 from sar_infer.encoders import embedder
 from sar_infer.errors import BundleError
-from sar_infer.server.model import engine
+from sar_infer.server.model import workers
 from sar_infer.server.service import Service
 from sar_infer.server.settings import Settings
 
@@ -25,7 +25,7 @@ KEY = {"Authorization": "Bearer k"}
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the first run of a graph two seconds."""
-    for module in (embedder, engine):
+    for module in (embedder, workers):
         monkeypatch.setattr(module, "TRIAL_SECONDS", 2)
 
 

@@ -19,7 +19,14 @@ from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.banks import Banks
 from sar_infer.server.model.engine import Engine
 from sar_infer.server.model.sizing import Sizes
-from sar_infer.server.settings import Limits, Settings
+from sar_infer.server.model.workers import Threads
+from sar_infer.server.settings import Settings
+
+
+def engine_of(classifier: Classifier, sizes: Sizes) -> Engine:
+    settings, metrics = Settings(), Metrics()
+    workers = Threads(classifier, settings.limits, sizes)
+    return Engine(classifier, Banks(settings, classifier, metrics), sizes, workers, settings.limits, metrics)
 
 
 @pytest.mark.parametrize(("workers", "max_batch"), [(1, 1), (2, 3), (3, 8)])
@@ -34,8 +41,7 @@ def test_answers_depend_neither_on_company_nor_order_nor_batch_size(
     orders = [rng.integers(0, 10, count) for count in (1, 4, 16)]
 
     async def go() -> list[Any]:
-        banks = Banks(Settings(), classifier, Metrics())
-        engine = Engine(classifier, banks, Sizes(False, workers, 1, max_batch), Limits(), Metrics())
+        engine = engine_of(classifier, Sizes(False, workers, 1, max_batch))
         calls = (engine.line.each([images[n] for n in order], lambda rows: rows) for order in orders)
         answers = await asyncio.gather(*calls)
         engine.close()
@@ -64,8 +70,7 @@ def test_an_encoder_that_computes_something_else_is_refused(bundle_copy: Path) -
 def test_a_row_that_cannot_be_ranked_fails_alone(bundle_path: Path, classes: int) -> None:
     async def go() -> None:
         classifier = Classifier.open(bundle_path, "cpu")
-        banks = Banks(Settings(), classifier, Metrics())
-        engine = Engine(classifier, banks, Sizes(False, 1, 1, 4), Limits(), Metrics())
+        engine = engine_of(classifier, Sizes(False, 1, 1, 4))
         size = engine.bundle.manifest.preprocess.size
         images = [np.full((size, size, 3), value, np.uint8) for value in (255, 0, 0)]
         (first,) = await engine.line.each(images[:1], lambda rows: rows)
