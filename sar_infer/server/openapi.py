@@ -21,6 +21,7 @@ BINARY = {"type": "string", "format": "binary"}
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 _REFERENCE = "#/components/schemas/{model}"
 _FROM_FRONT = (400, 408, 413, 415, 429, 500, 504)
+"""Errors of any route."""
 _ANSWERS: dict[str, Any] = json.loads((resources.files("sar_infer.server") / "answers.json").read_bytes())
 _requests: dict[str, type[BaseModel]] = {}
 
@@ -58,17 +59,14 @@ def answer(name: str, description: str = "Successful response.", kind: str = "ap
 
 
 def problems(*statuses: int, model: str = "ProblemAnswer") -> dict[int | str, dict[str, Any]]:
-    """Return the errors of a route, in the form of its protocol; those of ``front`` are added to every route."""
+    """Return the errors of a route, also those of ``front``, in the form of its protocol."""
     kind = "application/problem+json" if model == "ProblemAnswer" else "application/json"
-    return {status: answer(model, _titles(status), kind) for status in sorted({*statuses, 401, 500})}
-
-
-def _titles(status: int) -> str:
-    return "; ".join(title for code_status, title in CODES.values() if code_status == status) + "."
+    titles = {status: "; ".join(title for of, title in CODES.values() if of == status) for status, _ in CODES.values()}
+    return {status: answer(model, f"{titles[status]}.", kind) for status in (*_FROM_FRONT, *statuses)}
 
 
 def complete(app: FastAPI) -> None:
-    """Add the schemas, the errors of ``front`` in each protocol's form, and the bearer key to the app's document."""
+    """Add the schemas and the bearer key to the app's document."""
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -78,13 +76,6 @@ def complete(app: FastAPI) -> None:
             _, definitions = models_json_schema(models, ref_template=_REFERENCE)  # type: ignore[arg-type]
             components = document.setdefault("components", {})
             components.setdefault("schemas", {}).update(definitions["$defs"] | _ANSWERS)
-            for path, operations in document["paths"].items():
-                for operation in operations.values():
-                    answers = operation["responses"]
-                    model = "ErrorAnswer" if path.startswith("/v2") else "ProblemAnswer"
-                    content = answers.get("500", problems(model=model)[500])["content"]
-                    for status in _FROM_FRONT:
-                        answers.setdefault(str(status), {"description": _titles(status), "content": content})
             components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{}, {"key": []}]
         return app.openapi_schema or {}

@@ -60,9 +60,8 @@ class Service:
         self.body_bytes, self.most_body_bytes = 0, bodies_limit(settings.limits.body_bytes, memory_limit())
         metrics.inside.set_function(lambda: self.images.held)
         metrics.bank_usable.set_function(lambda: self.engine.banks.main.fault is None)
-        bank = lambda: self.engine.banks.bank  # noqa: E731
-        metrics.classes.labels("bundle").set_function(lambda: len(bank().names) - bank().added_count)
-        metrics.classes.labels("added").set_function(lambda: bank().added_count)
+        metrics.classes.labels("bundle").set_function(lambda: len(self._bank.names) - self._bank.added_count)
+        metrics.classes.labels("added").set_function(lambda: self._bank.added_count)
         self.writing = asyncio.Lock()
         self.suggesting = asyncio.Lock()
         self.draining = False
@@ -87,6 +86,10 @@ class Service:
         """
         metrics = Metrics((*CODES, "cancelled"))
         return cls(settings, Engine.open(settings, metrics, meanwhile), metrics)
+
+    @property
+    def _bank(self) -> ClassBank:
+        return self.engine.banks.bank
 
     def close(self) -> None:
         """Stop threads and processes."""
@@ -179,12 +182,13 @@ class Service:
             _log.info("bundle %s answers now", engine.bundle.manifest.digest[:12])
 
     async def change(
-        self, edit: Edit, if_match: str | None = None, existing: str | None = None, bank: str | None = None
-    ) -> ClassBank:
+        self, edit: Edit[T], if_match: str | None = None, existing: str | None = None, bank: str | None = None
+    ) -> tuple[ClassBank, T]:
         """Change a bank in a thread, one change at a time; once begun it is finished, even if its client leaves.
 
         Args:
-            edit: Returns the changed bank; until it has ended, neither the bank of ``--bank`` nor engine is replaced.
+            edit: Returns the changed bank and what else the caller wants. Until it has ended, neither the bank of
+                ``--bank`` nor the engine is replaced.
             if_match: As of ``Banks.change``.
             existing: As of ``Banks.change``.
             bank: Name of a bank of ``--banks``.
@@ -197,7 +201,7 @@ class Service:
         if bank is not None:
             self.writing.release()  # it had to wait for a reload only
 
-        async def changed() -> ClassBank:
+        async def changed() -> tuple[ClassBank, T]:
             try:
                 return await self.engine.banks.change(bank, edit, if_match, existing)
             finally:

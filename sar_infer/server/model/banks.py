@@ -50,9 +50,9 @@ _NAME_BYTES = 100
 """Bytes of a class name in memory, with its places in tuples."""
 _THREADS = ThreadPoolExecutor(128, "background")
 """Threads that stay: one for each look at a file took 0.1 ms of each request. A disk that hangs holds one a bank."""
-Edit = Callable[[ClassBank], ClassBank]
-"""A use case of ``sar_infer.bank`` with its arguments."""
 T = TypeVar("T")
+Edit = Callable[[ClassBank], tuple[ClassBank, T]]
+"""A use case of ``sar_infer.bank`` with its arguments; returns the changed bank, and what its caller wants besides."""
 _log = logging.getLogger("sar_infer.server")
 
 
@@ -174,8 +174,10 @@ class Banks:
         (bank,) = await self.open(name)
         return await in_thread(lambda: self._bank_file(name).bank) if bank.whole is None else bank.whole
 
-    async def change(self, name: str | None, edit: Edit, if_match: str | None, existing: str | None) -> ClassBank:
-        """Apply an edit to a bank as its file has it now, under its lock; write the result and return it.
+    async def change(
+        self, name: str | None, edit: Edit[T], if_match: str | None, existing: str | None
+    ) -> tuple[ClassBank, T]:
+        """Apply an edit to a bank as its file has it now, under its lock; write the result and return what it returns.
 
         One change of a bank at a time. A bank of the folder that is gone is not made again.
 
@@ -193,7 +195,9 @@ class Banks:
         async with self._locks.setdefault(name, asyncio.Lock()):
             return await in_thread(lambda: self._changed(name, edit, if_match, existing))
 
-    def _changed(self, name: str | None, edit: Edit, if_match: str | None, existing: str | None) -> ClassBank:
+    def _changed(
+        self, name: str | None, edit: Edit[T], if_match: str | None, existing: str | None
+    ) -> tuple[ClassBank, T]:
         file = self._bank_file(name)
         with contextlib.ExitStack() as stack:
             try:
@@ -206,7 +210,7 @@ class Banks:
             if name is not None and stamp_of(file.path) is None:
                 raise _missing(name)
             _check_match(if_match, bank, existing)
-            after = edit(bank)
+            after, more = edit(bank)
             if after is not bank:
                 try:
                     file.save(locked, after)
@@ -214,7 +218,7 @@ class Banks:
                     reason = f"{file.path.name}: the change cannot be written and was not made ({error.strerror})"
                     _log.error("%s: %s", file.path, error)
                     raise Problem("not-stored", reason) from error
-            return after
+            return after, more
 
     def _check(self, name: str | None) -> None:
         if name is None and self._path is None and self._folder is not None:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 from weakref import WeakSet
 
+from sar_infer._arrays import Floats
 from sar_infer.classifier import Classifier
 from sar_infer.encoders.self_test import SelfTest
 from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
@@ -108,7 +109,7 @@ class Processes:
         bundle, choice, device = classifier.bundle, classifier.choice, settings.device
         graph = bundle.path / choice.image
         self._model = Model(graph, bundle.manifest, device, sizes, settings.limits, TRIAL_SECONDS)
-        self._check = lambda row: SelfTest(bundle, choice, device, lambda _: row).run()
+        self._check: Callable[[Floats], object] = lambda row: SelfTest(bundle, choice, device, lambda _: row).run()
         self._metrics = metrics
         self._loading: set[Worker[Any]] = set()
         self._starting: set[asyncio.Task[None]] = set()

@@ -76,10 +76,11 @@ class Rollback(BaseModel):
 
 
 _FORM = form(phrases={"type": "array", "items": {"type": "string"}}, photos_only={"type": "boolean"})
+_READ = problems(401, 422)
 _PUT_PROBLEMS = (403, 404, 409, 412, 422, 503, 507)
 
 
-@router.get("/v1/classes", responses={200: answer("ClassList"), 304: {"description": "Not changed."}, **problems(422)})
+@router.get("/v1/classes", responses={200: answer("ClassList"), 304: {"description": "Not changed."}, **_READ})
 async def list_classes(
     service: Serving,
     bank: Bank = None,
@@ -111,7 +112,7 @@ async def list_classes(
     return _answer(await in_thread(look), etag)
 
 
-@router.get("/v1/classes/{name:text}", responses={200: answer("ClassEntry"), **problems(404, 422)})
+@router.get("/v1/classes/{name:text}", responses={200: answer("ClassEntry"), **problems(401, 404, 422)})
 async def get_class(service: Serving, name: Name, bank: Bank = None) -> Response:
     """Return one class; upper and lower case and extra spaces make no difference."""
     whole = await service.engine.banks.whole(bank)
@@ -124,7 +125,7 @@ async def get_class(service: Serving, name: Name, bank: Bank = None) -> Response
 
 @router.put(
     "/v1/classes/{name:text}",
-    responses={200: answer("ChangedClass"), 201: answer("ChangedClass", "Added."), **problems(*_PUT_PROBLEMS)},
+    responses={200: answer("ChangedClass"), 201: answer("ChangedClass", "Added."), **problems(401, *_PUT_PROBLEMS)},
     openapi_extra=request_body(ClassChange, _FORM, binary=IMAGE_TYPES, required=False),
 )
 async def put_class(
@@ -151,7 +152,6 @@ async def put_class(
     texts = None if change.phrases is None else clean_phrases(name, change.phrases)
     photos, labels, encoder = await _embedded(service, images, change.photos_only) if images else (None, {}, "")
     phrases, photographed = {name: texts}, {} if photos is None else {name: photos}
-    done: list[tuple[int, dict[str, Any]]] = []
 
     def put(bank: ClassBank) -> tuple[ClassBank, dict[str, Any], list[Finding]]:
         engine = service.engine
@@ -177,42 +177,40 @@ async def put_class(
     with service.lease():
         put_ahead = await in_thread(lambda: ahead(whole, put))
 
-    def edit(bank: ClassBank) -> ClassBank:
+    def edit(bank: ClassBank) -> tuple[ClassBank, tuple[dict[str, Any], int]]:
         position = bank.lookup.get(name)
         if position is not None and if_none_match is not None:
             raise Problem("precondition-failed", f"class {bank.names[position]!r} exists already")
         after, content, findings = put_ahead(bank)
         if strict and findings:
             raise Problem("conflict", f"nothing was changed (strict): {content['name']!r} {findings[0].message}")
-        done.append((201 if position is None else 200, content))
-        return after
+        return after, (content, 201 if position is None else 200)
 
-    after = await service.change(edit, if_match, name, bank)
-    status, content = done[0]
+    after, (content, status) = await service.change(edit, if_match, name, bank)
     return _answer(content, after.content_digest, status)
 
 
 @router.delete(
     "/v1/classes/{name:text}",
     status_code=204,
-    responses={204: {"description": "Removed."}, **problems(403, 404, 409, 412, 422, 507)},
+    responses={204: {"description": "Removed."}, **problems(401, 403, 404, 409, 412, 422, 507)},
 )
 async def delete_class(service: Writable, name: Name, bank: Bank = None, if_match: IfMatch = None) -> Response:
     """Remove a class, also one of the bundle. Needs a server with a key and ``--bank``."""
 
-    def edit(bank: ClassBank) -> ClassBank:
+    def edit(bank: ClassBank) -> tuple[ClassBank, None]:
         if bank.lookup.name(name) is None:
             raise Problem("not-found", _missing(bank, clean_name(name)))
         after = remove(bank, [name], by=_BY)
         if not after.can_answer:
             raise Problem("conflict", f"class {name!r} is the last one; add another before you remove it")
-        return after
+        return after, None
 
-    after = await service.change(edit, if_match, bank=bank)
+    after, _ = await service.change(edit, if_match, bank=bank)
     return Response(status_code=204, headers={"ETag": f'"{after.content_digest}"'})
 
 
-@router.get("/v1/banks", responses={200: answer("BankList"), **problems(422)})
+@router.get("/v1/banks", responses={200: answer("BankList"), **_READ})
 async def list_banks(
     service: Serving,
     offset: Annotated[int, Query(ge=0)] = 0,
@@ -223,7 +221,7 @@ async def list_banks(
     return JSONResponse({"banks": names[offset : offset + limit], "count": len(names)})
 
 
-@router.get("/v1/bank/history", responses={200: answer("History"), **problems(422)})
+@router.get("/v1/bank/history", responses={200: answer("History"), **_READ})
 async def history(
     service: Serving,
     bank: Bank = None,
@@ -238,7 +236,7 @@ async def history(
 
 @router.post(
     "/v1/bank/rollback",
-    responses={200: answer("RolledBack"), **problems(403, 409, 412, 422, 507)},
+    responses={200: answer("RolledBack"), **problems(401, 403, 409, 412, 422, 507)},
     openapi_extra=request_body(Rollback),
 )
 async def roll_back(request: Request, service: Writable, bank: Bank = None, if_match: IfMatch = None) -> Response:
@@ -251,10 +249,8 @@ async def roll_back(request: Request, service: Writable, bank: Bank = None, if_m
     target = await read_json(request, service, Rollback)
     if (target.to is None) == (target.steps is None):
         raise InputError("expected either to, the number of a step, or steps, how many to take back")
-    before: list[ClassBank] = []
 
-    def edit(bank: ClassBank) -> ClassBank:
-        before.append(bank)
+    def edit(bank: ClassBank) -> tuple[ClassBank, bool]:
         if target.latest not in (None, bank.log.last):
             raise Problem("precondition-failed", f"step {target.latest} is not the latest any more; {bank.log.last} is")
         to = steps_back(bank, target.steps or 0) if target.to is None else target.to
@@ -263,10 +259,10 @@ async def roll_back(request: Request, service: Writable, bank: Bank = None, if_m
             raise Problem("conflict", f"step {to} belongs to another bundle; use sar-bank rollback")
         if not after.can_answer:
             raise Problem("conflict", f"as after step {to} no class could be an answer")
-        return after
+        return after, after is not bank
 
-    after = await service.change(edit, if_match, bank=bank)
-    step = None if after is before[0] else _step(after.history[-1])
+    after, changed = await service.change(edit, if_match, bank=bank)
+    step = _step(after.history[-1]) if changed else None
     if step is not None:
         request.state.logged = {"step": step["n"], "to": step["to"]}
     return _answer({"step": step, "classes": len(after.names), "bank": after.content_digest}, after.content_digest)

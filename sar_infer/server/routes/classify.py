@@ -34,7 +34,8 @@ from sar_infer.server.request import (
 PATH = "/v1/classify"
 router = APIRouter(tags=["classify"])
 _MOST_BANKS = 32
-Coverage = Annotated[float, Field(gt=0, lt=1)]
+_DECIDED = ("unknown", "threshold", "coverage", "explain", "several")
+"""Fields of ``DecisionOptions``."""
 
 
 class ClassifyOptions(BaseModel):
@@ -51,7 +52,7 @@ class ClassifyOptions(BaseModel):
     threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="with unknown: the probability above which an image is unknown, instead of the bank's"
     )
-    coverage: Coverage | None = Field(
+    coverage: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="return a set that contains the true class with this probability"
     )
     explain: bool | None = Field(None, description="give the reasons for the best class")
@@ -103,7 +104,7 @@ _FORM = form(**ClassifyOptions.model_json_schema()["properties"])
 
 @router.post(
     PATH,
-    responses={200: answer("ClassifyAnswer"), **problems(422, 503)},
+    responses={200: answer("ClassifyAnswer"), **problems(401, 422, 503)},
     openapi_extra=request_body(ClassifyRequest, _FORM, binary=IMAGE_TYPES),
 )
 async def classify(request: Request, service: Serving, query: Annotated[ClassifyQuery, Query()]) -> Response:
@@ -113,19 +114,14 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     only: its result has ``error`` set. Options stand in the query, or in the multipart or JSON body.
     """
     call, images = await read_call(request, service, ClassifyRequest, query)
-    phrases = cleaned(call.classes or query.classes, service.settings.limits)
-    only = chooses_only(call.mode or query.mode, bool(phrases))
-    options = DecisionOptions(
-        bool(query.unknown if call.unknown is None else call.unknown),
-        query.threshold if call.threshold is None else call.threshold,
-        coverage=call.coverage or query.coverage,
-        explain=bool(query.explain if call.explain is None else call.explain),
-        several=bool(query.several if call.several is None else call.several),
-    )
+    asked: dict[str, Any] = {**dict(query), **{field: value for field, value in call if value is not None}}
+    phrases = cleaned(asked["classes"], service.settings.limits)
+    only = chooses_only(asked["mode"], bool(phrases))
+    options = DecisionOptions(**{field: asked[field] for field in _DECIDED if asked[field] is not None})
     with service.lease() as engine, service.images.hold(len(images)):
         names: list[str] | list[None] = query.bank or [None]
         banks = [await engine.class_set(bank, phrases, only) for bank in await engine.banks.open(*names)]
-        sets, top_k = [classes for classes, _ in banks], call.top_k or query.top_k or 5
+        sets, top_k = [classes for classes, _ in banks], asked["top_k"] or 5
         if len(sets) == 1:
             decide: Decide = engine.decide(sets[0], top_k, options)
         else:

@@ -58,7 +58,7 @@ class EmbeddingsRequest(BaseModel):
 
 @router.post(
     "/v1/embeddings",
-    responses={200: answer("EmbeddingsAnswer"), **problems(422, 503, model="OpenAIErrorAnswer")},
+    responses={200: answer("EmbeddingsAnswer"), **problems(401, 422, 503, model="OpenAIErrorAnswer")},
     openapi_extra=request_body(EmbeddingsRequest),
 )
 async def embeddings(request: Request, service: Serving) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from importlib.util import find_spec
+from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
@@ -20,10 +21,11 @@ _SHOWN = (
     "digest", "backbone", "weights_digest", "method", "template", "regularisers", "embed_dim", "logit_scale",
     "encoder_digest", "preprocess", "tokenizer", "quality", "provenance", "schema_version",
 )  # fmt: skip
+_METRICS: dict[int | str, Any] = {200: {"content": {"text/plain": {}}}, 404: {"description": "Switched off."}}
 
 
 @router.head("/healthz", include_in_schema=False)
-@router.get("/healthz", responses={200: answer("Alive")})
+@router.get("/healthz", responses={200: answer("Alive"), **problems()})
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez", include_in_schema=False)
 async def alive() -> Response:
@@ -32,7 +34,7 @@ async def alive() -> Response:
 
 
 @router.head("/readyz", include_in_schema=False)
-@router.get("/readyz", responses={200: answer("Readiness"), 503: answer("Readiness", "Not ready.")})
+@router.get("/readyz", responses={**problems(), 200: answer("Readiness"), 503: answer("Readiness", "Not ready.")})
 async def ready(service: Serving) -> Response:
     """Tell whether the model gives the vector of the export for the self-test image; run at most every two seconds."""
     readiness = await service.readiness()
@@ -41,7 +43,7 @@ async def ready(service: Serving) -> Response:
 
 
 @router.head("/metrics", include_in_schema=False)
-@router.get("/metrics", responses={200: {"content": {"text/plain": {}}}, 404: {"description": "Switched off."}})
+@router.get("/metrics", responses={**problems(), **_METRICS})
 async def metrics(service: Serving) -> Response:
     """Return the metrics in Prometheus's text format."""
     if not service.settings.metrics:
@@ -49,7 +51,7 @@ async def metrics(service: Serving) -> Response:
     return Response(generate_latest(service.metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@router.get("/v1/model", responses={200: answer("Model"), **problems()})
+@router.get("/v1/model", responses={200: answer("Model"), **problems(401)})
 async def model(service: Serving) -> Response:
     """Describe the model: the bundle and its measured quality, the device, the precision, the limits."""
     engine = service.engine
@@ -74,7 +76,7 @@ async def model(service: Serving) -> Response:
     return JSONResponse(content)
 
 
-@router.post("/v1/reload", responses={200: answer("Reloaded"), **problems(403, 422)})
+@router.post("/v1/reload", responses={200: answer("Reloaded"), **problems(401, 403, 422)})
 async def reload(service: Keyed) -> Response:
     """Open the bundle's path again, verify and warm the new bundle, and replace the old one; refuse a bad one."""
     try:

@@ -23,10 +23,9 @@ from sar_infer.bank import learn as learn_edit
 from sar_infer.bank.edits import ahead
 from sar_infer.class_model.spool import FeatureSpool
 from sar_infer.classify.learning import LearningReport
-from sar_infer.errors import ImageError
 from sar_infer.server.model.banks import BUSY_SECONDS, in_thread
-from sar_infer.server.model.engine import Engine
-from sar_infer.server.model.line import ImageInput
+from sar_infer.server.model.engine import Engine, values_of
+from sar_infer.server.model.line import ImageInput, Outcome
 from sar_infer.server.openapi import answer, form, problems, request_body
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.request import IMAGES, Bank, Keyed, Texts, Writable, read_call, read_images, read_json
@@ -66,7 +65,7 @@ class SuggestRequest(Unlabelled):
 
 @router.post(
     "/v1/learn",
-    responses={200: answer("LearnAnswer"), **problems(403, 409, 412, 422, 503, 507)},
+    responses={200: answer("LearnAnswer"), **problems(401, 403, 409, 412, 422, 503, 507)},
     openapi_extra=request_body(LearnRequest),
 )
 async def learn(request: Request, service: Writable, bank: Bank = None, if_match: IfMatch = None) -> Response:
@@ -78,39 +77,36 @@ async def learn(request: Request, service: Writable, bank: Bank = None, if_match
     images = await read_images(service, call.images)
     kind = "embeddings" if call.images is None else "images"
     with service.lease() as engine:
-        features, errors = await _features(service, engine, call, images)
-        for number, error in errors.items():
-            raise Problem(IMAGE_CODES[error.kind], f"images[{number}]: {error}")
-        rows = np.array([*features.values()], np.float32)
-        keys = [f"{kind}[{number}]" for number in features]
-        reports: list[LearningReport] = []
+        outcomes = await _embedded(service, engine, call, images)
+        keys = [f"{kind}[{number}]" for number in range(len(outcomes))]
+        rows = np.array(values_of(outcomes, keys), np.float32)
 
         def adapt(bank: ClassBank) -> tuple[Learn, LearningReport]:
             with FeatureSpool(rows.shape[1], [(keys, rows)]) as spool:
                 return engine.classifier.adapt(spool, bank=bank, all_known=call.all_known)
 
-        async def learned() -> ClassBank:
+        async def learned() -> tuple[ClassBank, LearningReport]:
             whole = await engine.banks.whole(bank)
             async with service.suggesting:  # one at a time, and before the file is locked
                 adapted = await in_thread(lambda: ahead(whole, adapt))
 
-            def edit(bank: ClassBank) -> ClassBank:
+            def edit(bank: ClassBank) -> tuple[ClassBank, LearningReport]:
                 if service.engine is not engine:
                     raise Problem("overloaded", "another bundle has been loaded meanwhile; try again", BUSY_SECONDS)
                 change, report = adapted(bank)
-                reports.append(report)
-                return bank if call.dry_run else learn_edit(bank, change, by="sar-serve")
+                return bank if call.dry_run else learn_edit(bank, change, by="sar-serve"), report
 
             return await service.change(edit, if_match, bank=bank)
 
         with service.changes.hold(1):
-            etag = (await service.finished(learned())).content_digest
-    return JSONResponse(asdict(reports[0]) | {"bank": etag}, headers={"ETag": f'"{etag}"'})
+            after, report = await service.finished(learned())
+    etag = after.content_digest
+    return JSONResponse(asdict(report) | {"bank": etag}, headers={"ETag": f'"{etag}"'})
 
 
 @router.post(
     "/v1/suggest",
-    responses={200: answer("SuggestAnswer"), **problems(403, 422, 503)},
+    responses={200: answer("SuggestAnswer"), **problems(401, 403, 422, 503)},
     openapi_extra=request_body(SuggestRequest, form()),
 )
 async def suggest(request: Request, service: Keyed, bank: Bank = None) -> Response:
@@ -121,7 +117,8 @@ async def suggest(request: Request, service: Keyed, bank: Bank = None) -> Respon
     """
     call, images = await read_call(request, service, SuggestRequest)
     with service.lease() as engine:
-        features, failed = await _features(service, engine, call, images)
+        outcomes = await _embedded(service, engine, call, images)
+        features = {number: one.value for number, one in enumerate(outcomes) if one.value is not None}
         rows = np.array([*features.values()], np.float32).reshape(-1, engine.bundle.manifest.embed_dim)
         whole = await engine.banks.whole(bank)
 
@@ -133,16 +130,17 @@ async def suggest(request: Request, service: Keyed, bank: Bank = None) -> Respon
             async with service.suggesting:  # one at a time: photos are compared in pairs
                 content = await in_thread(look)
     errors = [
-        {"photo": number, "error": str(error), "error_code": IMAGE_CODES[error.kind]}
-        for number, error in failed.items()
+        {"photo": number, "error": str(one.error), "error_code": IMAGE_CODES[one.error.kind]}
+        for number, one in enumerate(outcomes)
+        if one.error is not None
     ]
     return Response(to_json({**content, "errors": errors, "bank": whole.content_digest}), media_type="application/json")
 
 
-async def _features(
+async def _embedded(
     service: Service, engine: Engine, photos: Unlabelled, images: Sequence[ImageInput]
-) -> tuple[dict[int, Floats], dict[int, ImageError]]:
-    """Return the unit rows (D,) of a call's photos by their number, and the errors of images by theirs.
+) -> list[Outcome[Floats]]:
+    """Return the unit row (D,) of each of a call's photos, or why it cannot be read.
 
     Raises:
         Problem: ``invalid-request``: neither images nor embeddings, or both, or embeddings of another encoder.
@@ -152,11 +150,9 @@ async def _features(
         raise Problem("invalid-request", "expected either images or embeddings")
     if texts is None:
         with service.images.hold(len(images)):
-            outcomes = await engine.line.each(images, lambda rows: rows)
-        errors = {number: outcome.error for number, outcome in enumerate(outcomes) if outcome.error is not None}
-        return {number: outcome.value for number, outcome in enumerate(outcomes) if outcome.value is not None}, errors
+            return await engine.line.each(images, lambda rows: rows)
 
-    def embedded() -> list[Floats]:
+    def decoded() -> list[Outcome[Floats]]:
         try:
             rows = [np.frombuffer(base64.b64decode(text, validate=True), "<f4") for text in texts]
         except (binascii.Error, ValueError):
@@ -166,6 +162,6 @@ async def _features(
             raise Problem(
                 "invalid-request", f"embeddings: expected {width} numbers each, of length 1, as this server makes"
             )
-        return rows
+        return [Outcome(row, None, {}) for row in rows]
 
-    return dict(enumerate(await service.in_turn(4 * width * len(texts), embedded))), {}
+    return await service.in_turn(4 * width * len(texts), decoded)

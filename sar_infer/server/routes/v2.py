@@ -106,30 +106,30 @@ class InferRequest(BaseModel):
     outputs: Annotated[list[InferOutput], _FEW] = []
 
 
-_UNKNOWN = problems(404, 422, model="ErrorAnswer")
-_NOT_READY: dict[int | str, Any] = {503: answer("Ready", "Not ready.")}
+_UNKNOWN = problems(401, 404, 422, model="ErrorAnswer")
+_READY = {**problems(model="ErrorAnswer"), 200: answer("Ready"), 503: answer("Ready", "Not ready.")}
 
 
-@router.get("", responses={200: answer("ServerMetadata"), **problems(model="ErrorAnswer")})
+@router.get("", responses={200: answer("ServerMetadata"), **problems(401, model="ErrorAnswer")})
 async def server_metadata() -> Response:
     """Return name, version and extensions of the server."""
     extensions = ["binary_tensor_data", "parameters"]
     return JSONResponse({"name": "sar-clip", "version": __version__, "extensions": extensions})
 
 
-@router.get("/health/live", responses={200: answer("Live")})
+@router.get("/health/live", responses={200: answer("Live"), **problems(model="ErrorAnswer")})
 async def live() -> Response:
     """Answer as ``/healthz`` does."""
     return JSONResponse({"live": True})
 
 
-@router.get("/health/ready", responses={200: answer("Ready"), **_NOT_READY})
+@router.get("/health/ready", responses=_READY)
 async def ready(service: Serving) -> Response:
     """Answer as ``/readyz`` does."""
     return await _readiness(service)
 
 
-@router.get("/models/{model}/ready", responses={**_UNKNOWN, 200: answer("Ready"), **_NOT_READY})
+@router.get("/models/{model}/ready", responses={**_UNKNOWN, **_READY})
 async def model_ready(service: Serving, model: Model) -> Response:
     """Answer as ``/readyz`` does, if the model is known."""
     await _bank(service, model)
@@ -154,7 +154,7 @@ async def model_metadata(service: Serving, model: Model) -> Response:
     "/models/{model}/infer",
     responses={
         200: {"content": answer("InferAnswer")["content"] | {"application/octet-stream": {"schema": BINARY}}},
-        **problems(404, 422, 503, model="ErrorAnswer"),
+        **problems(401, 404, 422, 503, model="ErrorAnswer"),
     },
     openapi_extra=request_body(InferRequest, binary=("application/octet-stream",)),
 )
