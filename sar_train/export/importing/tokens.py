@@ -107,7 +107,7 @@ def _padding(tokenizer: Any, settings: Mapping[str, Any], padding: Mapping[str, 
         word = word.get("content")
     if word is None:
         return padding.get("pad_id")
-    token: int | None = tokenizer.token_to_id(word) if isinstance(word, str) else None
+    token: int | None = tokenizer.get_vocab().get(word) if isinstance(word, str) else None
     if token is None:
         raise ConfigError(f"tokenizer_config.json: pad_token {word!r:.80} is not in the vocabulary")
     return token

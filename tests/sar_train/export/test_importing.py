@@ -225,6 +225,10 @@ def no_padding(folder: Path, rows: Any) -> None:
     change(folder / "tokenizer_config.json", pad_token=None)
 
 
+def padding_without_utf_8(folder: Path, rows: Any) -> None:
+    change(folder / "tokenizer_config.json", pad_token="\ud800")
+
+
 def left_padding(folder: Path, rows: Any) -> None:
     change(folder / "tokenizer_config.json", padding_side="left")
 
@@ -320,6 +324,7 @@ def outside(folder: Path, location: str, shape: Any = (10,)) -> None:
     ("damage", "line"),
     [
         (no_padding, "no configuration states the padding, and onnx/text_model.onnx reads it"),
+        (padding_without_utf_8, "pad_token '\\ud800' is not in the vocabulary"),
         (left_padding, "pads at the left"),
         (unprojected, "output pooler_output has 300 numbers, the image tower's 512; an output before the projection"),
         (naflex, "images of any shape (NaFlex)"),
