@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sar_infer.bank import ClassBank
-from sar_infer.bundle.checks import check_folder, check_numbers
+from sar_infer.bundle.checks import check_folder, check_manifest
 from sar_infer.bundle.hub import SCHEME, fetch
 from sar_infer.bundle.manifest import BANK, CLASS_MODEL, MANIFEST, TOKENIZER, TOKENIZER_JSON, Manifest
 from sar_infer.class_model.trained import TrainedClasses
@@ -155,7 +155,7 @@ def _open(path: Path, *, cached: bool = False) -> Bundle:
         manifest = Manifest.parse(source.read_text("utf-8"), str(source))
     except UnicodeDecodeError as error:
         raise BundleError(f"{source}: not UTF-8 text ({error})") from None
-    check_numbers(manifest, str(source))
+    check_manifest(manifest, str(source))
     check_folder(path, manifest, cached=cached)
     bank = ClassBank.load(path / BANK, manifest.encoder_digest).shared(path / BANK)
     if bank.dim != manifest.embed_dim:

@@ -19,35 +19,52 @@ from sar_infer.bundle.manifest import (
     TOKENIZER,
     TOKENIZER_JSON,
     Manifest,
+    Preprocess,
     file_entry,
 )
 from sar_infer.errors import BundleError
+from sar_infer.text import TokenizerSpec
 
 _OF_TEXT = {"clip-bpe": (NAME_ENCODER, TOKENIZER), "tokenizer.json": (NAME_ENCODER, TOKENIZER_JSON)}
 """Files that a bundle with a text tower needs, by the kind of its tokenizer."""
 _SIDE = 4096
 _WIDTH = 65_536
 _SCALE = 1e6
+Limit = tuple[str, float | None, float, float]
+"""A field, its value, and the least and the largest that it may have."""
 
 
-def check_numbers(manifest: Manifest, source: str) -> None:
-    """Raise BundleError if a number is out of its limits."""
-    spec, words = manifest.preprocess, manifest.tokenizer
-    positions = (words.context_length, words.n_prefix, words.max_name_tokens) if words else (None, None, None)
-    rules: list[tuple[str, float | None, float, float]] = [
+def check_manifest(manifest: Manifest, source: str) -> None:
+    """Raise BundleError if a number of a manifest is out of its limits."""
+    embedding = manifest.self_test.embedding
+    check_numbers(
+        source,
+        manifest.preprocess,
+        manifest.tokenizer,
         ("embed_dim", manifest.embed_dim, 1, _WIDTH),
         ("logit_scale", manifest.logit_scale, 1 / _SCALE, _SCALE),
         ("logit_bias", manifest.logit_bias, -_SCALE, _SCALE),
-        ("preprocess.size", spec.size, 1, _SIDE),
-        ("preprocess.fill", spec.fill, 0, 255),
-        *(("preprocess.mean", mean, -_SCALE, _SCALE) for mean in spec.mean),
-        *(("preprocess.std", std, 1 / _SCALE, _SCALE) for std in spec.std),
-        ("tokenizer.context_length", positions[0], 2, _WIDTH),
-        ("tokenizer.n_prefix", positions[1], 0, _WIDTH),
-        ("tokenizer.max_name_tokens", positions[2], 1, _WIDTH),
         ("self_test.seed", manifest.self_test.seed, 0, 2**32),
-        ("length of self_test.embedding", len(manifest.self_test.embedding), manifest.embed_dim, manifest.embed_dim),
-    ]
+        ("length of self_test.embedding", len(embedding), manifest.embed_dim, manifest.embed_dim),
+    )
+
+
+def check_numbers(source: str, spec: Preprocess | None, words: TokenizerSpec | None, *others: Limit) -> None:
+    """Raise BundleError if a number of the encoders' inputs, or another one, is out of its limits."""
+    rules = [*others]
+    if spec is not None:
+        rules += [
+            ("preprocess.size", spec.size, 1, _SIDE),
+            ("preprocess.fill", spec.fill, 0, 255),
+            *(("preprocess.mean", mean, -_SCALE, _SCALE) for mean in spec.mean),
+            *(("preprocess.std", std, 1 / _SCALE, _SCALE) for std in spec.std),
+        ]
+    if words is not None:
+        rules += [
+            ("tokenizer.context_length", words.context_length, 2, _WIDTH),
+            ("tokenizer.n_prefix", words.n_prefix, 0, _WIDTH),
+            ("tokenizer.max_name_tokens", words.max_name_tokens, 1, _WIDTH),
+        ]
     for field, value, least, largest in rules:
         if value is not None and not least <= value <= largest:
             raise BundleError(f"{source}: field {field}: expected {least:g} to {largest:g}, got {value}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sar_infer.bundle.checks import check_numbers
 from sar_infer.bundle.manifest import Preprocess
 from sar_infer.storage.strict_json import build
 from sar_train.errors import ConfigError
@@ -33,7 +34,7 @@ def read_preprocess(config: Mapping[str, Any], label: str) -> Preprocess:
 
     Raises:
         ConfigError: A key is missing or not understood, or has a value that a bundle cannot state.
-        BundleError: A value has the wrong type.
+        BundleError: A value has the wrong type, or is out of a bundle's limits.
     """
     if "max_num_patches" in config:
         raise ConfigError(f"{label}: max_num_patches: images of any shape (NaFlex); expected a model of fixed size")
@@ -55,6 +56,7 @@ def read_preprocess(config: Mapping[str, Any], label: str) -> Preprocess:
     if values["interpolation"] not in ("bicubic", "bilinear"):
         raise _unsupported(label, "interpolation", values["interpolation"], "bicubic or bilinear")
     preprocess: Preprocess = build(Preprocess, values, label)
+    check_numbers(label, preprocess, None)
     return preprocess
 
 

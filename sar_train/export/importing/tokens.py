@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sar_infer.bundle.checks import check_numbers
 from sar_infer.text import TokenizerSpec
 from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer, library_errors
 from sar_train.errors import ConfigError
@@ -30,7 +31,7 @@ def read_tokenizer(towers: Towers, template: str, length: int) -> tuple[bytes, T
 
     Raises:
         ConfigError: A configuration is not understood, or a bundle cannot state it.
-        BundleError: The tokenizer is damaged.
+        BundleError: The tokenizer is damaged, or takes more or fewer positions than a bundle may have.
     """
     import tokenizers
 
@@ -77,6 +78,7 @@ def read_tokenizer(towers: Towers, template: str, length: int) -> tuple[bytes, T
         pad_token=pad or 0,
         clean=cleaning,  # type: ignore[arg-type]
     )
+    check_numbers(str(path), None, spec)
     return vocabulary, spec, pad is not None
 
 

@@ -229,6 +229,14 @@ def padding_without_utf_8(folder: Path, rows: Any) -> None:
     change(folder / "tokenizer_config.json", pad_token="\ud800")
 
 
+def size_without_end(folder: Path, rows: Any) -> None:
+    change(folder / "preprocessor_config.json", size={"shortest_edge": 10**9}, crop_size=10**9)
+
+
+def context_without_end(folder: Path, rows: Any) -> None:
+    change(folder / "config.json", text_config={"max_position_embeddings": 10**9})
+
+
 def left_padding(folder: Path, rows: Any) -> None:
     change(folder / "tokenizer_config.json", padding_side="left")
 
@@ -325,6 +333,8 @@ def outside(folder: Path, location: str, shape: Any = (10,)) -> None:
     [
         (no_padding, "no configuration states the padding, and onnx/text_model.onnx reads it"),
         (padding_without_utf_8, "pad_token '\\ud800' is not in the vocabulary"),
+        (size_without_end, "preprocess.size: expected 1 to 4096"),
+        (context_without_end, "tokenizer.context_length: expected 2 to 65536"),
         (left_padding, "pads at the left"),
         (unprojected, "output pooler_output has 300 numbers, the image tower's 512; an output before the projection"),
         (naflex, "images of any shape (NaFlex)"),
