@@ -226,7 +226,7 @@ def no_padding(folder: Path, rows: Any) -> None:
 
 
 def padding_without_utf_8(folder: Path, rows: Any) -> None:
-    change(folder / "tokenizer_config.json", pad_token="\ud800")
+    change(folder / "tokenizer_config.json", **{"pad_token": "\ud800"})
 
 
 def size_without_end(folder: Path, rows: Any) -> None:
