@@ -38,7 +38,7 @@ from sar_infer.encoders.encoders import finite
 from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import MAIN_DEVICES, Device, provider_of
 from sar_infer.errors import BankError, BundleError, ClassNameError, ImageError, InputError
-from sar_infer.evaluation.evaluation import RANKED, Evaluation, answers_to, class_of, evaluate, nothing_left
+from sar_infer.evaluation.evaluation import RANKED, Evaluation, evaluate_photos
 from sar_infer.evaluation.findings import FindingWarning, name_findings
 from sar_infer.evaluation.labels import LabelCheck, check_new_photos, write_labels
 from sar_infer.evaluation.page import write_evaluation
@@ -923,23 +923,15 @@ class Classifier(Embedder, metaclass=_Guessed):
         bank = self.bank if bank is None else bank
         photos = by_class(photos, labels, bank.lookup.get)
         chosen = self.class_set(classes, only, bank, examples)
-        tells = can_call_unknown(chosen)
-        answers, left_out, rows = answers_to(
+        evaluation = evaluate_photos(
             photos,
+            chosen,
+            bank,
             self._each_photo,
-            self.decide(chosen, RANKED, DecisionOptions(tells, guesses=True)),
-            {label: class_of(label, chosen, bank) for label in photos},
+            self.decide(chosen, RANKED, DecisionOptions(can_call_unknown(chosen), guesses=True)),
             (digest for one in (*bank.photos.values(), *examples.values()) for digest in one.digest_set),
             watch,
         )
-        checked = np.array(rows, np.float32).reshape(-1, self.bundle.manifest.embed_dim)
-        limits = chosen.unknown_thresholds
-        limit = float(limits[0]) if (limits == limits[0]).all() else None
-        evaluation = evaluate(
-            answers, len(chosen.names), tells_unknown=tells, threshold=limit, left_out=left_out, rows=checked
-        )
-        if evaluation is None:
-            raise InputError(nothing_left([*photos], answers, left_out))
         if page is not None:
             write_evaluation(Path(page), evaluation, "Evaluation")
         return evaluation
@@ -967,11 +959,11 @@ class Classifier(Embedder, metaclass=_Guessed):
         chosen = self.class_set(bank=bank)
         return evaluate_several(
             labels,
+            chosen,
+            bank,
             functools.partial(self._each_photo, several=True),
             self.decide(chosen, len(chosen.names), DecisionOptions(several=True)),
-            {name: class_of(name, chosen, bank) for names in labels.values() for name in names},
             (digest for one in bank.photos.values() for digest in one.digest_set),
-            len(chosen.names),
             watch,
         )
 

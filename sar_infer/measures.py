@@ -58,12 +58,12 @@ class Share:
     @classmethod
     def of_flags(cls, flags: Sequence[bool | None] | npt.NDArray[np.bool_]) -> Share | None:
         """Return the share of those that are True; None of none."""
-        return cls.of_count(sum(map(bool, flags)), len(flags))
+        return cls.of_count(sum(map(bool, flags)), len(flags)) if len(flags) else None
 
     @classmethod
-    def of_count(cls, count: int, of: int) -> Share | None:
-        """Return the share of ``count`` out of ``of``; None of none."""
-        return cls(count, of, count / of, *wilson(count, of)) if of else None
+    def of_count(cls, count: int, of: int) -> Share:
+        """Return the share of ``count`` out of ``of``, at least one."""
+        return cls(count, of, count / of, *wilson(count, of))
 
     @property
     def interval(self) -> str:

@@ -127,7 +127,7 @@ def photo_curve(
     if named.all():
         numbers, right = [0, *numbers], np.concatenate([[(rows @ texts.T).argmax(axis=1) == labels], right])
     shares = [Share.of_count(round(float(flags.sum())), len(labels)) for flags in right]
-    points = [Point(n, share) for n, share in zip((*numbers, usual), shares, strict=True) if share]
+    points = [Point(n, share) for n, share in zip((*numbers, usual), shares, strict=True)]
     auroc = None if np.isnan(fitted.auroc) else fitted.auroc
     return Curve(tuple(points), classes, learned_photos, doubled(points, learned_photos), auroc, right)
 

@@ -61,13 +61,12 @@ function card(photo) {
 
 function drawMatrix() {
   const order = matrixClasses();
-  const column = new Map(order.map((name, place) => [name, place]));
-  const others = data.names.length; // the column of all answers that are none of these classes
+  const column = new Map(order.map((at, place) => [data.names[at], place]));
   const cells = new Map();
   for (const [row, answer, count] of data.cells) {
     const at = column.get(row);
     if (at === undefined) continue;
-    const to = answer === others || !column.has(answer) ? order.length : column.get(answer);
+    const to = column.get(answer) ?? order.length; // the last column has all answers that are none of these classes
     const key = `${at} ${to}`;
     cells.set(key, { at, to, count: (cells.get(key)?.count ?? 0) + count });
   }

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import ClassBank
 from sar_infer.classify.class_set import ClassSet
-from sar_infer.classify.decision import Decision
-from sar_infer.errors import ImageError
+from sar_infer.classify.decision import Decision, can_call_unknown
+from sar_infer.errors import InputError
 from sar_infer.evaluation.curve import Curve
 from sar_infer.evaluation.labels import LabelCheck
-from sar_infer.evaluation.reading import Embedded
+from sar_infer.evaluation.reading import Embedded, LeftOut, answered
 from sar_infer.images.load import ImageSource
 from sar_infer.measures import Share, auroc, calibration_error_by_chance, reliability, threshold_for
 from sar_infer.results import ImageResult
@@ -29,7 +28,6 @@ _EXAMPLES = 4
 """Photos that are named for each pair of classes."""
 FALSE_ALARMS = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares of known photos that may be called unknown, for each of which a threshold is evaluated."""
-_TOGETHER = 64
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Answer:
 
     Attributes:
         image: Name of the photo.
-        label: Its class, as it was labelled.
+        label: Its class; the label, if that is no class to choose from.
         answer: The best class.
         score: The score of that class, 0..1.
         rank: Rank of its own class, 1 to 5; None if it is none of the best five.
@@ -62,32 +60,6 @@ class Answer:
     def right(self) -> bool:
         """Return True if its own class is the best."""
         return self.rank == 1
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A photo that is not evaluated.
-
-    Attributes:
-        image: Name of the photo.
-        label: Its class, as it was labelled.
-        kind: ``learned``, if the bank has learned from it, ``repeated``, if another photo has the same pixels, or
-            ``unreadable``.
-        reason: The reason, in words.
-    """
-
-    image: str
-    label: str
-    kind: Literal["learned", "repeated", "unreadable"]
-    reason: str
-
-
-class Photo(NamedTuple):
-    """A photo that was read: its label, its name, and its unit row (D,), or the rows of its crops (5, D)."""
-
-    label: str
-    name: str
-    row: Floats
 
 
 @dataclass(frozen=True)
@@ -228,15 +200,11 @@ class Evaluation:
     photo_curve: Curve | None = None
 
     @property
-    def confusion(self) -> tuple[list[str], Counter[tuple[int, int]]]:
-        """Return the names of the classes with photos, sorted, and photos by their class and their answer's, by number.
-
-        Other answers have the number after the last name.
-        """
-        names = sorted(result.name for result in self.per_class)
-        numbers = {name: number for number, name in enumerate(names)}
-        answers = (answer for answer in self.answers if not answer.absent)
-        return names, Counter((numbers[one.label], numbers.get(one.answer, len(names))) for one in answers)
+    def confusion(self) -> Counter[tuple[str, str | None]]:
+        """Return how many photos there are by class and answer; answers that are no class with photos are None."""
+        names = {one.name for one in self.per_class}
+        known = (one for one in self.answers if not one.absent)
+        return Counter((one.label, one.answer if one.answer in names else None) for one in known)
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values, with ``label_issues`` instead of the check."""
@@ -251,9 +219,9 @@ def evaluate(
     tells_unknown: bool = False,
     threshold: float | None = None,
     left_out: Sequence[LeftOut] = (),
-    rows: Floats | None = None,
-) -> Evaluation | None:
-    """Evaluate answers; None if no photo is of a class to choose from.
+    rows: Sequence[Floats] = (),
+) -> Evaluation:
+    """Evaluate answers.
 
     Args:
         answers: The answer for each photo.
@@ -261,59 +229,57 @@ def evaluate(
         tells_unknown: A photo can be called unknown.
         threshold: Probability of *unknown* above which it is; None if only its class decides.
         left_out: Photos that are not evaluated.
-        rows: (N, D) unit embeddings of the photos, by which their labels are checked; None for no check.
+        rows: (D,) unit embedding of each photo, by which labels are checked; none for no check.
+
+    Raises:
+        InputError: No photo is of a class to choose from.
     """
-    answerable = [answer for answer in answers if not answer.absent]
-    accuracy = Share.of_flags([answer.right for answer in answerable])
-    among_best = Share.of_flags([answer.rank is not None for answer in answerable])
+    known, others = ([one for one in answers if one.absent is absent] for absent in (False, True))
+    accuracy = Share.of_flags([one.right for one in known])
+    among_best = Share.of_flags([one.rank is not None for one in known])
     if accuracy is None or among_best is None:
-        return None
-    pairs = _pairs(answerable)
+        raise InputError(_nothing_left(others, left_out))
+    per_class, confused = _classes_and_pairs(known)
+    check = None
+    if len(rows):
+        names, labels = np.unique([one.label for one in known], return_inverse=True)
+        present = np.array([row for row, one in zip(rows, answers, strict=True) if not one.absent])
+        check = LabelCheck(names.tolist(), present, labels, [one.image for one in known])
     return Evaluation(
         classes,
         accuracy,
         among_best,
-        _per_class(answerable, pairs),
-        pairs,
-        _calibration(answerable),
-        _unknowns(answerable, [answer for answer in answers if answer.absent], tells_unknown, threshold),
+        per_class,
+        confused,
+        _calibration(known),
+        _unknowns(known, others, tells_unknown, threshold),
         tuple(answers),
         tuple(left_out),
-        None if rows is None else _label_check(answers, rows),
+        check,
     )
 
 
-def _label_check(answers: Sequence[Answer], rows: Floats) -> LabelCheck:
-    present = [not answer.absent for answer in answers]
-    answerable = [*itertools.compress(answers, present)]
-    names, labels = np.unique([answer.label for answer in answerable], return_inverse=True)
-    return LabelCheck(names.tolist(), rows[np.array(present)], labels, [answer.image for answer in answerable])
-
-
-def _per_class(answerable: Sequence[Answer], pairs: Sequence[Pair]) -> tuple[ClassResult, ...]:
-    photos, answered = Counter(answer.label for answer in answerable), Counter(answer.answer for answer in answerable)
-    right = Counter(answer.label for answer in answerable if answer.right)
-    taken_for = {pair.label: pair.answer for pair in reversed(pairs)}
-    results = [
-        ClassResult(name, share, answered[name], taken_for.get(name))
-        for name, count in photos.items()
-        if (share := Share.of_count(right[name], count))
-    ]
-    return tuple(sorted(results, key=lambda result: (result.accuracy.share, -result.accuracy.of, result.name)))
-
-
-def _pairs(answerable: Sequence[Answer]) -> tuple[Pair, ...]:
-    counts = Counter(answer.label for answer in answerable)
-    images: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for answer in sorted(answerable, key=lambda answer: -answer.score):
-        if answer.label != answer.answer:
-            images[answer.label, answer.answer].append(answer.image)
+def _classes_and_pairs(known: Sequence[Answer]) -> tuple[tuple[ClassResult, ...], tuple[Pair, ...]]:
+    photos, answered = (Counter(getattr(one, key) for one in known) for key in ("label", "answer"))
+    images = defaultdict[tuple[str, str], list[str]](list)
+    for one in sorted(known, key=lambda one: -one.score):
+        images[one.label, one.answer].append(one.image)
     ordered = sorted(images.items(), key=lambda item: (-len(item[1]), item[0]))
-    return tuple(Pair(*pair, len(of_pair), counts[pair[0]], tuple(of_pair[:_EXAMPLES])) for pair, of_pair in ordered)
+    pairs = [
+        Pair(label, answer, len(of), photos[label], tuple(of[:_EXAMPLES]))
+        for (label, answer), of in ordered
+        if label != answer
+    ]
+    taken_for = {pair.label: pair.answer for pair in reversed(pairs)}
+    classes = [
+        ClassResult(name, Share.of_count(len(images[name, name]), count), answered[name], taken_for.get(name))
+        for name, count in photos.items()
+    ]
+    return tuple(sorted(classes, key=lambda one: (one.accuracy.share, -one.accuracy.of, one.name))), tuple(pairs)
 
 
-def _calibration(answerable: Sequence[Answer]) -> Calibration:
-    scores, right = np.array([(answer.score, answer.right) for answer in answerable]).T
+def _calibration(known: Sequence[Answer]) -> Calibration:
+    scores, right = np.array([(one.score, one.right) for one in known]).T
     table = reliability(scores, right.astype(np.bool_))
     width = 1 / len(table.counts)
     columns = zip(table.counts.tolist(), table.scores.tolist(), table.right.tolist(), strict=True)
@@ -326,91 +292,86 @@ def _calibration(answerable: Sequence[Answer]) -> Calibration:
     return Calibration(float(scores.mean()), float(right.mean()), table.error, by_chance, tuple(bins))
 
 
-def _unknowns(answerable: Sequence[Answer], others: Sequence[Answer], tells: bool, threshold: float | None) -> Unknowns:
-    shares = [
-        Share.of_flags([one.called_unknown for one in group]) if tells else None for group in (answerable, others)
-    ]
-    of_known, of_others = (np.array([one.unknown for one in group], np.float64) for group in (answerable, others))
-    thresholds = [(rate, threshold_for(of_known, rate)) for rate in FALSE_ALARMS]
+def _unknowns(known: Sequence[Answer], others: Sequence[Answer], tells: bool, threshold: float | None) -> Unknowns:
+    known_called, others_called = (
+        Share.of_flags([one.called_unknown for one in group]) if tells else None for group in (known, others)
+    )
+    of_known, of_others = (np.array([one.unknown for one in group]) for group in (known, others))
+    limits = [(rate, threshold_for(of_known, rate)) for rate in FALSE_ALARMS]
     return Unknowns(
-        shares[0],
-        shares[1],
+        known_called,
+        others_called,
         len(others),
         tuple(dict.fromkeys(one.label for one in others)),
         auroc(-of_known, -of_others) if others else None,
         threshold,
-        tuple(
-            Trade(rate, at, Share.of_flags(of_known > at), Share.of_flags(of_others > at)) for rate, at in thresholds
-        ),
+        tuple(Trade(rate, at, Share.of_flags(of_known > at), Share.of_flags(of_others > at)) for rate, at in limits),
     )
 
 
-def answers_to(
+def _nothing_left(others: Sequence[Answer], left_out: Sequence[LeftOut]) -> str:
+    """Return why there is nothing to evaluate, and what to do.
+
+    Args:
+        others: The answers for photos of other classes.
+        left_out: Photos that are not evaluated.
+    """
+    if labels := [*dict.fromkeys(repr(one.label) for one in others)]:
+        shown = ", ".join(labels[:3]) + ", …" * (len(labels) > 3)
+        return f"none of the labels ({shown}) is a class to choose from; name folders like classes, or add these"
+    if any(one.kind == "learned" for one in left_out):
+        return "no photo is left: the classes have learned from all of them; give others"
+    return ": ".join(["no photo can be read", *(f"{one.image}: {one.reason}" for one in left_out[:1])])
+
+
+def evaluate_photos(
     photos: Mapping[str, Iterable[ImageSource]],
+    classes: ClassSet,
+    bank: ClassBank,
     embed: Callable[[Iterable[ImageSource]], Embedded],
     decide: Decision,
-    columns: Mapping[str, str | None],
     learned: Iterable[bytes],
     watch: Callable[[int], object],
-) -> tuple[list[Answer], list[LeftOut], list[Floats]]:
-    """Return the answer for each photo, the photos that are left out, and the embedding (D,) of each answered photo.
+) -> Evaluation:
+    """Evaluate the answers for labelled photos; of several with the same pixels, the first.
 
     Args:
         photos: Photos by label.
-        embed: Embeds photos one after another.
-        decide: Makes results of rows, of five classes or more.
-        columns: The class of each label; None for one that is no class.
-        learned: Digests of photos that the classes have learned from.
-        watch: Called with the number of photos done since the last call.
+        classes: The classes to choose from.
+        bank: The bank, whose aliases count.
+        embed: As `answered` takes it.
+        decide: Makes results of rows, of the best `RANKED` classes.
+        learned: As `answered` takes it.
+        watch: As `answered` takes it.
+
+    Raises:
+        InputError: No photo is left that shows one of the classes.
     """
-    pairs = [(label, source) for label, sources in photos.items() for source in sources]
-    read, left_out = unlearned(pairs, embed, learned, watch)
+    columns = {label: class_of(label, classes, bank) for label in photos}
+    pairs = [(columns[label] or label, photo) for label, of in photos.items() for photo in of]
+    read, left_out = answered(pairs, embed, decide, learned, watch)
     left_out += [
-        LeftOut(other.name, other.label, "repeated", f"the same pixels as {first.name}")
-        for first, *others in read
-        for other in others
+        LeftOut(name, label, "repeated", f"the same pixels as {first}")
+        for ((_, first), *others), *_ in read
+        for label, name in others
     ]
-    answers, every = list[Answer](), [first for first, *_ in read]
-    for some in (every[start : start + _TOGETHER] for start in range(0, len(every), _TOGETHER)):
-        results = decide(np.stack([photo.row for photo in some]), [photo.name for photo in some])
-        answers += [_answer(result, one.label, columns[one.label]) for result, one in zip(results, some, strict=True)]
-    return answers, left_out, [photo.row for photo in every]
-
-
-def unlearned(
-    pairs: Sequence[tuple[str, ImageSource]],
-    embed: Callable[[Iterable[ImageSource]], Embedded],
-    learned: Iterable[bytes],
-    watch: Callable[[int], object],
-) -> tuple[list[list[Photo]], list[LeftOut]]:
-    """Return the photos that can be read and were not learned, those of the same pixels together, and the others.
-
-    Args:
-        pairs: The label of each photo, and the photo.
-        embed: See `answers_to`.
-        learned: See `answers_to`.
-        watch: See `answers_to`.
-    """
-    by_pixels, left_out, digests = dict[bytes, list[Photo]](), list[LeftOut](), frozenset(learned)
-    for (label, _), (name, digest, row) in zip(pairs, embed([source for _, source in pairs]), strict=True):
-        if isinstance(row, ImageError):
-            left_out.append(LeftOut(name, label, "unreadable", str(row)))
-        elif digest in digests:
-            left_out.append(LeftOut(name, label, "learned", "the classes have learned from it"))
-        else:
-            by_pixels.setdefault(digest, []).append(Photo(label, name, row))
-        watch(1)
-    return [*by_pixels.values()], left_out
-
-
-def _answer(result: ImageResult, label: str, name: str | None) -> Answer:
-    best = result.predictions[0]
-    scores = {one.label: (rank, one.score) for rank, one in enumerate(result.predictions[:RANKED], 1)}
-    rank, label_score = scores.get(name or "", (None, None))
-    unknown, called = result.unknown or 0.0, result.reason is not None
-    return Answer(
-        result.image, name or label, best.label, best.score, rank, label_score, unknown, called, absent=name is None
+    names, limits = {*columns.values()}, classes.unknown_thresholds
+    return evaluate(
+        [_answer(one.result, label, absent=label not in names) for one in read for label, _ in one.photos[:1]],
+        len(classes.names),
+        tells_unknown=can_call_unknown(classes),
+        threshold=float(limits[0]) if (limits == limits[0]).all() else None,
+        left_out=left_out,
+        rows=[one.row for one in read],
     )
+
+
+def _answer(result: ImageResult, label: str, *, absent: bool) -> Answer:
+    best = result.predictions[0]
+    scores = {one.label: (rank, one.score) for rank, one in enumerate(result.predictions, 1)}
+    rank, score = scores.get(label, (None, None))
+    unknown, called = result.unknown or 0.0, result.reason is not None
+    return Answer(result.image, label, best.label, best.score, rank, score, unknown, called, absent)
 
 
 def class_of(label: str, classes: ClassSet, bank: ClassBank) -> str | None:
@@ -422,27 +383,8 @@ def class_of(label: str, classes: ClassSet, bank: ClassBank) -> str | None:
         bank: The bank, whose aliases count.
     """
     column = classes.lookup.get(label)
-    if column is None and (position := bank.lookup.get(label)) is not None:
-        column = classes.lookup.name(bank.names[position])
+    if column is None:
+        column = classes.lookup.name(bank.lookup.spelling(label))
     if column is None or (classes.background is not None and classes.background[column]):
         return None
     return classes.names[column]
-
-
-def nothing_left(labels: Sequence[str], answers: Sequence[Answer], left_out: Sequence[LeftOut]) -> str:
-    """Return why there is nothing to evaluate, and what to do.
-
-    Args:
-        labels: The labels of all photos.
-        answers: The answers for those that were evaluated, all of them unknown images.
-        left_out: The others.
-    """
-    if answers:
-        shown = ", ".join(map(repr, labels[:3])) + ", …" * (len(labels) > 3)
-        return f"none of the labels ({shown}) is a class to choose from; name folders like classes, or add these"
-    kinds = {item.kind for item in left_out}
-    if "learned" in kinds:
-        return "no photo is left: the classes have learned from all of them; give others"
-    if left_out:
-        return f"no photo can be read: {left_out[0].image}: {left_out[0].reason}"
-    return "no photo to evaluate"

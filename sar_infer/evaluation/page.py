@@ -6,11 +6,10 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sar_infer.evaluation.evaluation import Answer, Evaluation
+from sar_infer.evaluation.evaluation import Evaluation
 from sar_infer.evaluation.html import write_page
 from sar_infer.images.load import ImageSource
 from sar_infer.images.thumbnail import picture_of, short_name
@@ -44,22 +43,23 @@ def write_evaluation(
     Raises:
         WriteError: The file cannot be written.
     """
-    answerable = [answer for answer in evaluation.answers if not answer.absent]
-    names, cells = evaluation.confusion
-    by_name = {answer.image: answer for answer in answerable}
-    mistakes = sorted((answer for answer in answerable if not answer.right), key=lambda answer: -answer.score)
+    known = [answer for answer in evaluation.answers if not answer.absent]
+    by_name = {answer.image: answer for answer in known}
+    mistakes = sorted((answer for answer in known if not answer.right), key=lambda answer: -answer.score)
     worst = [answer.image for answer in mistakes[:MOST_WORST]]
     pairs = [pair for at, pair in enumerate(evaluation.confused[:MOST_PAIRS]) if pair.count > 1 or at < _FEW_PAIRS]
-    positions = {
-        image: n for n, image in enumerate(dict.fromkeys(worst + [one for pair in pairs for one in pair.images]))
-    }
+    shown = dict.fromkeys([*worst, *(image for pair in pairs for image in pair.images)])
+    positions = {image: number for number, image in enumerate(shown)}
     left_out = Counter(item.kind for item in evaluation.left_out)
     content = json_values(dataclasses.replace(evaluation, answers=()))
     content |= {
         "facts": dict(facts or {}),
-        "names": names,
-        "cells": [[row, column, count] for (row, column), count in sorted(cells.items())],
-        "photos": [_photo(by_name[image], sources) for image in positions],
+        "names": sorted(one.name for one in evaluation.per_class),
+        "cells": [[*pair, count] for pair, count in evaluation.confusion.items()],
+        "photos": [
+            vars(by_name[image]) | {"image": short_name(image), "picture": picture_of(sources(image))}
+            for image in shown
+        ],
         "worst": [*map(positions.get, worst)],
         "mistakes": len(mistakes),
         "curve": _curve(evaluation),
@@ -71,19 +71,12 @@ def write_evaluation(
 
 def _curve(evaluation: Evaluation) -> list[tuple[float, float]]:
     """Return shares of known photos and of others above the same threshold, for up to 200 thresholds from 1 to 0."""
+    if not evaluation.unknowns.unknown_photos:
+        return []
     known, others = (
         np.array([answer.unknown for answer in evaluation.answers if answer.absent is absent])
         for absent in (False, True)
     )
-    if not len(others):
-        return []
-    thresholds = np.sort(known)[::-1]
-    if len(thresholds) > _MOST_POINTS:
-        thresholds = thresholds[np.linspace(0, len(thresholds) - 1, _MOST_POINTS).astype(np.intp)]
+    thresholds = np.sort(known)[::-1][:: -(-len(known) // _MOST_POINTS)]
     points = [(float((known > at).mean()), float((others > at).mean())) for at in thresholds]
     return [*points, (1.0, 1.0)]
-
-
-def _photo(answer: Answer, sources: Callable[[str], ImageSource]) -> dict[str, Any]:
-    picture = picture_of(sources(answer.image))
-    return vars(answer) | {"image": short_name(answer.image), "picture": picture}

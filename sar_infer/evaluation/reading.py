@@ -1,20 +1,24 @@
-"""Reading labelled photos: their embeddings, files, copies, and those that cannot be read."""
+"""Reading labelled photos: their embeddings, files, copies, answers, and those that cannot be read."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from sar_infer._arrays import Floats
 from sar_infer.bank import PhotoSet
+from sar_infer.classify.decision import Decision
 from sar_infer.errors import ImageError, InputError
 from sar_infer.images.load import ImageSource
+from sar_infer.results import ImageResult
 
 Embedded = Iterator[tuple[str, bytes, Floats | ImageError]]
-"""Name, digest of the pixels, and unit row (D,) of each photo, or the error that it gave."""
+"""Name, digest of the pixels, and unit row (D,) of each photo or rows (5, D) of its crops, or its error."""
+_TOGETHER = 64
 
 
 @dataclass(frozen=True)
@@ -85,3 +89,62 @@ def read_photos(
 def unreadable(bad: Sequence[tuple[str, ImageError]]) -> ImageError:
     """Return the error that names all photos that cannot be read, with their reasons."""
     return ImageError("; ".join(f"{name}: {error}" for name, error in bad), bad[0][1].kind)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A photo that is not evaluated.
+
+    Attributes:
+        image: Name of the photo.
+        label: Its class, or its label.
+        kind: ``learned``, if the bank has learned from it, ``repeated``, if another photo has the same pixels, or
+            ``unreadable``.
+        reason: The reason, in words.
+    """
+
+    image: str
+    label: str
+    kind: Literal["learned", "repeated", "unreadable"]
+    reason: str
+
+
+class Answered(NamedTuple):
+    """Photos of the same pixels: label and name of each, the unit row (D,) or those of crops (5, D), and the result."""
+
+    photos: list[tuple[str, str]]
+    row: Floats
+    result: ImageResult
+
+
+def answered(
+    pairs: Sequence[tuple[str, ImageSource]],
+    embed: Callable[[Iterable[ImageSource]], Embedded],
+    decide: Decision,
+    learned: Iterable[bytes],
+    watch: Callable[[int], object],
+) -> tuple[list[Answered], list[LeftOut]]:
+    """Return results for the photos that can be read and were not learned, and the other photos.
+
+    Args:
+        pairs: The label of each photo, and the photo.
+        embed: Embeds photos one after another.
+        decide: Makes results of rows.
+        learned: Digests of photos that the classes have learned from.
+        watch: Called with the number of photos done since the last call.
+    """
+    photos, rows = dict[bytes, list[tuple[str, str]]](), dict[bytes, Floats]()
+    left_out, digests = list[LeftOut](), frozenset(learned)
+    for (label, _), (name, digest, row) in zip(pairs, embed([source for _, source in pairs]), strict=True):
+        if isinstance(row, ImageError):
+            left_out.append(LeftOut(name, label, "unreadable", str(row)))
+        elif digest in digests:
+            left_out.append(LeftOut(name, label, "learned", "the classes have learned from it"))
+        else:
+            rows.setdefault(digest, row)
+            photos.setdefault(digest, []).append((label, name))
+        watch(1)
+    same, every, results = [*photos.values()], [*rows.values()], list[ImageResult]()
+    for some in (slice(start, start + _TOGETHER) for start in range(0, len(every), _TOGETHER)):
+        results += decide(np.vstack(every[some]), [name for (_, name), *_ in same[some]])
+    return [*map(Answered, same, every, results)], left_out

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from sar_infer.bank import ClassBank
+from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import Decision
 from sar_infer.errors import InputError, raised_as
-from sar_infer.evaluation.evaluation import LeftOut, unlearned
+from sar_infer.evaluation.evaluation import class_of
 from sar_infer.evaluation.html import write_page
-from sar_infer.evaluation.reading import Embedded
+from sar_infer.evaluation.reading import Embedded, LeftOut, answered
 from sar_infer.evaluation.text import table
 from sar_infer.images.inputs import folders
 from sar_infer.images.load import ImageSource
@@ -125,44 +127,44 @@ def _listed(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 def evaluate_several(
     labels: Mapping[str, Sequence[str]],
+    classes: ClassSet,
+    bank: ClassBank,
     embed: Callable[[Iterable[ImageSource]], Embedded],
     decide: Decision,
-    columns: Mapping[str, str | None],
     learned: Iterable[bytes],
-    classes: int,
     watch: Callable[[int], object],
 ) -> SeveralEvaluation:
     """Evaluate answers for photos; photos of the same pixels count once, with the labels of all.
 
     Args:
         labels: Labels by photo.
-        embed: Embeds the crops (5, D) of photos one after another.
+        classes: The classes to choose from.
+        bank: The bank, whose aliases count.
+        embed: As `answered` takes it, with the crops (5, D) of photos.
         decide: Makes results of the rows of crops, of all classes.
-        columns: The class of each label; None for one that is no class.
-        learned: Digests of photos that the classes have learned from.
-        classes: Number of classes to choose from.
-        watch: Called with the number of photos done since the last call.
+        learned: As `answered` takes it.
+        watch: As `answered` takes it.
 
     Raises:
         InputError: No photo shows one of the classes.
     """
-    shown_by = {image: {name for one in of if (name := columns[one]) is not None} for image, of in labels.items()}
+    columns = {label: class_of(label, classes, bank) for of in labels.values() for label in of}
+    shown_by = {image: {name for label in of if (name := columns[label])} for image, of in labels.items()}
     if not any(shown_by.values()):
         raise InputError("no photo shows one of the classes to choose from; name folders or labels like classes")
     pairs = [(_BETWEEN.join(of), image) for image, of in labels.items()]
-    read, left_out = unlearned(pairs, embed, learned, watch)
-    of_photos = [set[str]().union(*(shown_by[photo.name] for photo in same)) for same in read]
+    read, left_out = answered(pairs, embed, decide, learned, watch)
+    of_photos = [set[str]().union(*(shown_by[name] for _, name in one.photos)) for one in read]
     if not (names := sorted(set[str]().union(*of_photos))):
         raise InputError(
             "each photo of the classes was left out: none can be read, or the classes have learned from them"
         )
-    results = [next(decide(same[0].row, [same[0].name])) for same in read]
     answers = [
-        SeveralAnswer(result.image, tuple(sorted(shown)), result.labels or ())
-        for result, shown in zip(results, of_photos, strict=True)
+        SeveralAnswer(one.result.image, tuple(sorted(shown)), one.result.labels or ())
+        for one, shown in zip(read, of_photos, strict=True)
     ]
     said = [{one.label for one in answer.answers} for answer in answers]
-    by_name = [{one.label: one.score for one in result.predictions} for result in results]
+    by_name = [{one.label: one.score for one in photo.result.predictions} for photo in read]
     scores = np.array([[of_photo[name] for name in names] for of_photo in by_name])
     shows, yes = (np.array([[name in of for name in names] for of in every]) for every in (of_photos, said))
     per_class = [
@@ -176,8 +178,8 @@ def evaluate_several(
     ]
     is_empty = np.array([not of_photo for of_photo in said])
     return SeveralEvaluation(
-        classes,
-        Share.of_count(int((yes & shows).sum()), sum(map(len, said))),
+        len(classes.names),
+        Share.of_count(int((yes & shows).sum()), sum(map(len, said))) if any(said) else None,
         Share.of_flags(yes[shows]),
         float(np.mean([one.average_precision for one in per_class])),
         Share.of_flags(is_empty[~shows.any(axis=1)]),

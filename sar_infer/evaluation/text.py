@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sar_infer.evaluation.curve import curve_lines
-from sar_infer.evaluation.evaluation import Evaluation, LeftOut
+from sar_infer.evaluation.evaluation import Evaluation
+from sar_infer.evaluation.reading import LeftOut
 
 WIDTH = 100
 _MOST_CLASSES = 20
@@ -120,13 +121,13 @@ def _pairs(evaluation: Evaluation) -> Iterator[str]:
 
 def _matrix(evaluation: Evaluation, width: int) -> Iterator[str]:
     """Yield the confusion matrix: a row for each class with photos, a column for each, and one for other answers."""
-    names, counts = evaluation.confusion
-    last = len(names) + any(column == len(names) for _, column in counts)
+    counts, names = evaluation.confusion, sorted(one.name for one in evaluation.per_class)
+    answers = [*names, *[None] * any(answer is None for _, answer in counts)]
     rows = [
-        (f"{row + 1} {_cut(name)}", *(f"{counts[row, column] or '·'}" for column in range(last)))
-        for row, name in enumerate(names)
+        (f"{row} {_cut(name)}", *(str(counts[name, answer] or "·") for answer in answers))
+        for row, name in enumerate(names, 1)
     ]
-    heads = ["", *map(str, range(1, len(names) + 1)), "other"][: last + 1]
+    heads = ["", *map(str, range(1, len(names) + 1)), "other"][: len(answers) + 1]
     lines = [*table(dict.fromkeys(heads, ""), rows, " ")]
     if len(names) > 1 and max(map(len, lines)) <= width:
         yield from ("", "matrix: a row for each class, a column for each answer", *lines)

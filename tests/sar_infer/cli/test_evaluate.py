@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from support.bank_commands import BANK, COLOURS, Command, paint_folders
 
+from sar_infer import Classifier
 from sar_infer.bank import ClassBank
 from sar_infer.cli.bank import main
 from sar_infer.cli.classify import main as sar_classify
@@ -49,6 +50,9 @@ def test_it_counts_what_classify_answers(bank: Path) -> None:
     assert run.report("evaluate", bank, "--photos", "list.csv")["accuracy"] == content["accuracy"]
     same = classify("held", "--bank", bank, "--evaluate", "--format", "json")
     assert json.loads(same.stdout)["answers"] == content["answers"]
+    reds = [path for path in right if Path(path).parent.name == "red"]
+    respelled = Classifier(os.environ["SAR_BUNDLE"], bank=bank).evaluate({"Red": reds})
+    assert (respelled.confused, [one.name for one in respelled.per_class]) == ((), ["red"])
 
 
 def test_photos_that_were_learned_come_twice_or_cannot_be_read_are_left_out(bank: Path) -> None:

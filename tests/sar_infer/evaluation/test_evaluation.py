@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from sar_infer.errors import InputError
 from sar_infer.evaluation.evaluation import Answer, Evaluation, evaluate
 from sar_infer.evaluation.text import text_lines
 from sar_infer.measures import wilson
@@ -42,9 +43,7 @@ def random_answers() -> Iterator[Answer]:
 
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
-    result = evaluate([*random_answers()], 4, tells_unknown=True)
-    assert result is not None
-    return result
+    return evaluate([*random_answers()], 4, tells_unknown=True)
 
 
 def test_accuracy_of_all_and_of_each_class(evaluation: Evaluation) -> None:
@@ -115,7 +114,6 @@ def test_the_trade_of_thresholds_as_a_loop_counts_it(evaluation: Evaluation) -> 
 
 def test_without_other_photos_the_trade_is_not_measured() -> None:
     evaluation = evaluate(MIXED, 4)
-    assert evaluation is not None
     assert all(one.unknown_images is None for one in evaluation.unknowns.trade)
     text = "\n".join(text_lines(evaluation))
     assert "other photos  none, so how many are found as unknown was not measured; add folders" in text
@@ -124,7 +122,8 @@ def test_without_other_photos_the_trade_is_not_measured() -> None:
 
 def test_it_is_json_and_nothing_is_to_evaluate_without_a_known_class(evaluation: Evaluation) -> None:
     assert json.loads(json.dumps(evaluation.to_json()))["accuracy"]["of"] == 400
-    assert evaluate([answer("owl", "cat", absent=True)], 4) is None
+    with pytest.raises(InputError, match=r"none of the labels \('owl'\) is a class"):
+        evaluate([answer("owl", "cat", absent=True)], 4)
 
 
 MIXED = of({("ant", "ant"): 9, ("bee", "bee"): 5, ("bee", "ant"): 5})

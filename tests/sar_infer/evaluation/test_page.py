@@ -33,9 +33,7 @@ def evaluation(tmp_path: Path) -> Evaluation:
         rank = 1 if label == best else 2
         answers.append(Answer(str(photo), label, best, 0.3 + number / 40, rank, 0.2, number / 48))
     answers += [Answer("owl.png", "owl", NAMES[0], 0.3, None, None, at, absent=True) for at in (0.2, 0.45, 0.9)]
-    result = evaluate(answers, 9, tells_unknown=True, threshold=0.4)
-    assert result is not None
-    return result
+    return evaluate(answers, 9, tells_unknown=True, threshold=0.4)
 
 
 def data_of(page: str) -> Any:
