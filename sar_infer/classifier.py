@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer._arrays import Floats
-from sar_infer.bank import BankCalibration, ClassBank, Learn, PhotoSet, edits
+from sar_infer.bank import BankCalibration, ClassBank, Learned, PhotoSet, edits
 from sar_infer.bank.file import Tensors, decoded, encoded
 from sar_infer.bundle.bank_file import BankFile, check_place
 from sar_infer.bundle.bundle import Bundle, Place, default_bundle, empty_bank, on_hub, open_bundle
@@ -728,7 +728,7 @@ class Classifier(Embedder, metaclass=_Guessed):
         bank: ClassBank | None = None,
         all_known: bool = False,
         progress: Callable[[int], object] | None = None,
-    ) -> tuple[Learn, LearningReport]:
+    ) -> tuple[Learned, LearningReport]:
         """Learn from photos that nobody labelled; return the change for a bank's log, and the report.
 
         ``sar_infer.bank.learn(bank, change)`` returns the bank with it, which ranks by it.
@@ -747,7 +747,7 @@ class Classifier(Embedder, metaclass=_Guessed):
         if model is None:
             raise InputError("no class model to learn with: fit one first (sar-bank fit BANK_FILE)")
         classes, progress = self._composer.classes(bank), progress or (lambda rows: None)
-        return learn_stream(bank.names, model, classes, spool, all_known=all_known, progress=progress)
+        return learn_stream(bank, model, classes, spool, all_known=all_known, progress=progress)
 
     def stream(
         self,

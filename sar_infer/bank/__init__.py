@@ -20,10 +20,10 @@ from sar_infer.bank.edits import (
     set_unknown_threshold,
 )
 from sar_infer.bank.entry import Entry
-from sar_infer.bank.learned import BankCalibration, Learn, Learned
+from sar_infer.bank.learned import BankCalibration, Learned
 from sar_infer.bank.photos import Images, PhotoSet
 from sar_infer.bank.steps import Step
 
-__all__ = ["BankCalibration", "ClassBank", "Entry", "Images", "Learn", "Learned", "PhotoSet", "Step"]
+__all__ = ["BankCalibration", "ClassBank", "Entry", "Images", "Learned", "PhotoSet", "Step"]
 __all__ += ["add", "add_photos", "calibrate", "carry", "fit", "forget_photos", "learn"]
 __all__ += ["put_classes", "remove", "rename", "rollback", "set_class", "set_unknown_threshold"]

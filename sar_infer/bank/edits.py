@@ -16,7 +16,7 @@ import numpy as np
 from sar_infer._arrays import Floats
 from sar_infer.bank.class_bank import ClassBank
 from sar_infer.bank.entry import CALIBRATION, LEARNED, MODEL, THRESHOLD, Arrays, Entry, Puts, Record, check_entry
-from sar_infer.bank.learned import BankCalibration, Learn
+from sar_infer.bank.learned import BankCalibration, Learned
 from sar_infer.bank.photos import MOST_ROWS, Parked, PhotoSet, check_unit
 from sar_infer.bank.steps import Log, Step
 from sar_infer.errors import AliasError, BankError, ClassNameError, InputError
@@ -350,26 +350,17 @@ def fit(bank: ClassBank, arrays: Arrays, data: Mapping[str, Any] | None = None, 
     return _committed(bank, "fit", {MODEL: Record(data or {}, dict(arrays))}, words, by)
 
 
-def learn(bank: ClassBank, learning: Learn, *, by: str = "") -> ClassBank:
+def learn(bank: ClassBank, learned: Learned, *, by: str = "") -> ClassBank:
     """Give a bank what photos without labels taught, which replaces what was learned before.
 
     Photos that taught nothing change nothing; without photos, what was learned is cleared.
-
-    Raises:
-        ClassNameError: The bank does not have a class, or a class is there twice.
     """
-    keys = [bank.find(name) for name in learning.names]
-    if len({*keys}) < len(keys):
-        raise ClassNameError("what was learned names a class twice; case and space do not count")
-    if not learning.photos:
+    if not learned.photos:
         return _committed(bank, "learn", {LEARNED: None}, "cleared what was learned", by)
-    if not keys and not learning.translation.any():
+    if not learned.by_key and not learned.translation.any():
         return bank
-    data: dict[str, Any] = {"keys": keys, "numbers": {name: float(number) for name, number in learning.numbers.items()}}
-    data |= {"photos": learning.photos, "classes": dict(bank.known_classes)}
-    arrays: Arrays = {"sums": learning.sums, "counts": learning.counts, "translation": learning.translation}
-    words = f"learned from {_count(learning.photos, 'photo')} without labels, of {_count(len(keys), 'class')}"
-    return _committed(bank, "learn", {LEARNED: Record(data, arrays)}, words, by)
+    words = f"learned from {_count(learned.photos, 'photo')} without labels, of {_count(len(learned.by_key), 'class')}"
+    return _committed(bank, "learn", {LEARNED: learned.record(bank.known_classes)}, words, by)
 
 
 def calibrate(bank: ClassBank, calibration: BankCalibration | None, *, by: str = "") -> ClassBank:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sar_infer._arrays import Floats
 from sar_infer.bank.entry import Record
@@ -56,20 +55,20 @@ class BankCalibration:
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """Sums over photos without labels, which contain no single photo.
+    """Sums over photos without labels, which contain no single photo, for `sar_infer.bank.learn`.
 
     Attributes:
         translation: (D,) float32, added to the embedding of an image.
         by_key: Weighted sum (D,) float32 of unit embeddings and weighted count of photos, by the key of the class.
-        numbers: Further numbers, such as a temperature; the bank does not read them.
-        photos: Number of photos that were looked at.
+        photos: Number of photos that were looked at; 0 clears what was learned before.
+        numbers: Further numbers, such as the share of unknown images; nothing reads them.
         stale: Classes or embeddings were added since, or the model was fitted again: learn again.
     """
 
     translation: Floats
     by_key: Mapping[str, tuple[Floats, float]]
-    numbers: Mapping[str, float]
     photos: int
+    numbers: Mapping[str, float] = field(default_factory=dict)
     stale: bool = False
 
     @classmethod
@@ -85,30 +84,11 @@ class Learned:
         pairs = zip(data["keys"], arrays["sums"], arrays["counts"].tolist(), strict=True)
         by_key = {key: (row, count) for key, row, count in pairs if key in present}
         then = {key: digest for key, digest in data["classes"].items() if key in present or key.startswith("@")}
-        return cls(arrays["translation"], by_key, data["numbers"], data["photos"], then != dict(classes))
+        return cls(arrays["translation"], by_key, data["photos"], data["numbers"], then != dict(classes))
 
-
-@dataclass(frozen=True, eq=False)
-class Learn:
-    """The result of adapting to photos without labels, for `sar_infer.bank.learn`.
-
-    Attributes:
-        names: K class names.
-        sums: (K, D) float32, weighted sums of the unit embeddings of images.
-        counts: (K,) float64, weighted counts of images, 0 or more.
-        translation: (D,) float32, added to the embedding of an image.
-        numbers: Further numbers, such as a temperature.
-        photos: Number of photos that were looked at; 0 clears what was learned before.
-    """
-
-    names: tuple[str, ...]
-    sums: Floats
-    counts: npt.NDArray[np.float64]
-    translation: Floats
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    photos: int = 0
-
-    @classmethod
-    def nothing(cls, dim: int) -> Learn:
-        """Return the change that clears what was learned from embeddings of ``dim`` numbers."""
-        return cls((), np.empty((0, dim), np.float32), np.empty(0), np.zeros(dim, np.float32))
+    def record(self, classes: Mapping[str, str]) -> Record:
+        """Return the record from which `of` builds the same, given ``ClassBank.known_classes``."""
+        sums = np.array([row for row, _ in self.by_key.values()], np.float32).reshape(-1, len(self.translation))
+        counts = np.array([count for _, count in self.by_key.values()], np.float64)
+        data = {"keys": [*self.by_key], "numbers": dict(self.numbers), "photos": self.photos, "classes": dict(classes)}
+        return Record(data, {"sums": sums, "counts": counts, "translation": self.translation})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sar_infer.bank import Learn
+from sar_infer.bank import ClassBank, Learned
 from sar_infer.class_model.adapt import SAME_KIND, Classes, adapt
 from sar_infer.class_model.model import ClassModel, linear, log_probabilities, scores_of
 from sar_infer.class_model.spool import FeatureSpool
@@ -77,34 +77,32 @@ class LearningReport:
 
 
 def learn_stream(
-    names: Sequence[str],
+    bank: ClassBank,
     model: ClassModel,
     classes: Classes,
     spool: FeatureSpool,
     *,
     all_known: bool = False,
     progress: Callable[[int], object] = lambda rows: None,
-) -> tuple[Learn, LearningReport]:
+) -> tuple[Learned, LearningReport]:
     """Learn from a stream; return the change for a bank, and the report.
 
     Args:
-        names: C class names.
+        bank: The bank, of C classes.
         model: The class model.
-        classes: The classes of the bank.
+        classes: Its classes.
         spool: The stream.
         all_known: Every photo is of one of the classes.
         progress: Called with a number of embeddings whenever some have been processed.
     """
-    rows, keys = spool.rows, spool.keys()
+    names, rows, keys = bank.names, spool.rows, spool.keys()
     adapted = adapt(model, classes, rows, all_known=all_known, progress=progress)
-    columns = np.flatnonzero(adapted.counts >= _LEAST)
-    change = Learn(
-        tuple(names[column] for column in columns.tolist()),
-        adapted.sums[columns].astype(np.float32),
-        adapted.counts[columns],
+    taught = np.flatnonzero(adapted.counts >= _LEAST).tolist()
+    change = Learned(
         adapted.translation.astype(np.float32),
-        {"shift": adapted.shift, "unknown": adapted.unknown, "all_known": float(all_known)},
+        {bank.keys[c]: (adapted.sums[c].astype(np.float32), float(adapted.counts[c])) for c in taught},
         len(spool),
+        {"shift": adapted.shift, "unknown": adapted.unknown, "all_known": float(all_known)},
     )
     now = adapted.classes(classes)
     old = linear(model, classes.texts, classes.means, classes.counts, classes.named)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from sar_infer.bank import ClassBank, Learn, PhotoSet
+from sar_infer.bank import ClassBank, Learned, PhotoSet
 from sar_infer.storage.named_tensors import read_only
 
 DIM = 4
@@ -39,13 +39,10 @@ def photo_set(*labels: str, photos_only: bool = False, dim: int = DIM) -> PhotoS
     return PhotoSet.of(digests, unit_rows(labels, dim), photos_only=photos_only)
 
 
-def learning(sums: Mapping[str, str], photos: int = 9, dim: int = DIM) -> Learn:
-    """Return learned sums, each twice the row of a text, by class name."""
-    rows = 2 * unit_rows(sums.values(), dim)
-    counts = np.arange(2.5, 2.5 + len(sums))
-    return Learn(
-        tuple(sums), rows, counts, (unit_row("translation", dim) / 8).astype(np.float32), {"temperature": 1.5}, photos
-    )
+def learning(bank: ClassBank, sums: Mapping[str, str], photos: int = 9) -> Learned:
+    """Return learned sums of a bank's classes, each twice the row of a text, given by class name."""
+    by_key = {bank.find(name): (2 * unit_row(text, bank.dim), 2.5 + n) for n, (name, text) in enumerate(sums.items())}
+    return Learned((unit_row("translation", bank.dim) / 8).astype(np.float32), by_key, photos, {"temperature": 1.5})
 
 
 def learned(bank: ClassBank) -> tuple[object, ...] | None:

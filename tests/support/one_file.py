@@ -14,7 +14,7 @@ from sar_infer import Classifier
 from sar_infer.bank import (
     BankCalibration,
     ClassBank,
-    Learn,
+    Learned,
     add,
     calibrate,
     fit,
@@ -57,9 +57,8 @@ def with_settings(classifier: Classifier) -> ClassBank:
 
 def adapted(classifier: Classifier) -> ClassBank:
     translation = (unit_rows_of(1, 3)[0] / 8).astype(np.float32)
-    return learn(
-        fitted(classifier), Learn(("warm",), 2 * unit_rows_of(1, 4), np.array([2.5]), translation, {"shift": 0.1}, 9)
-    )
+    bank = fitted(classifier)
+    return learn(bank, Learned(translation, {bank.find("warm"): (2 * unit_rows_of(1, 4)[0], 2.5)}, 9, {"shift": 0.1}))
 
 
 def calibrated(classifier: Classifier) -> ClassBank:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from sar_infer._arrays import Floats
-from sar_infer.bank import ClassBank, Learn
+from sar_infer.bank import ClassBank, Learned
 from sar_infer.bank import learn as learn_edit
 from sar_infer.bank.edits import ahead
 from sar_infer.class_model.spool import FeatureSpool
@@ -81,7 +81,7 @@ async def learn(request: Request, service: Writable, bank: Bank = None, if_match
         keys = [f"{kind}[{number}]" for number in range(len(outcomes))]
         rows = np.array(values_of(outcomes, keys), np.float32)
 
-        def adapt(bank: ClassBank) -> tuple[Learn, LearningReport]:
+        def adapt(bank: ClassBank) -> tuple[Learned, LearningReport]:
             with FeatureSpool(rows.shape[1], [(keys, rows)]) as spool:
                 return engine.classifier.adapt(spool, bank=bank, all_known=call.all_known)
 

@@ -30,7 +30,7 @@ def rich_bank(folder: Path) -> ClassBank:
     bank = ClassBank.load(folder / "base.safetensors").shared(folder / "base.safetensors")
     bank = add_photos(add(bank, {"owl": ("an owl",)}, unit_rows(["an owl"])), {"owl": photo_set("p", "q")})
     bank = set_class(rename(remove(bank, ["dog"]), "fox", "red fox"), "owl", aliases=("hooter",), threshold=0.5)
-    return learn(fit(bank, {"slope": np.array(0.5)}), learning({"owl": "seen"}))
+    return learn(fit(bank, {"slope": np.array(0.5)}), learning(bank, {"owl": "seen"}))
 
 
 def test_what_was_saved_is_loaded_without_the_bundle_being_named(tmp_path: Path) -> None:

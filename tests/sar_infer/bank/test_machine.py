@@ -19,7 +19,6 @@ from support.examples import examples
 from sar_infer.bank import (
     ClassBank,
     Images,
-    Learn,
     add,
     add_photos,
     carry,
@@ -264,13 +263,13 @@ class Machine(RuleBasedStateMachine):
 
     @rule(sums=st.dictionaries(NAMES, st.sampled_from("st"), max_size=3), photos=st.integers(1, 2))
     def learn(self, sums: dict[str, str], photos: int) -> None:
-        accepted = self.model.learn(sums, photos)
-        self.refused(lambda: learn(self.bank, learning(sums, photos)), accepted, "@learned")
+        if self.model.learn(sums, photos):
+            self.done(learn(self.bank, learning(self.bank, sums, photos)), record="@learned")
 
     @rule()
     def unlearn(self) -> None:
         self.model.learn({}, 0)
-        self.done(learn(self.bank, Learn.nothing(DIM)), record="@learned")
+        self.done(learn(self.bank, learning(self.bank, {}, 0)), record="@learned")
 
     @rule(count=st.sampled_from([1, 3, 64]))
     def many_steps(self, count: int) -> None:

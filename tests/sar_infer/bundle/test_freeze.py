@@ -95,10 +95,9 @@ def test_photos_come_along_without_their_embeddings(bundle: Bundle, tmp_path: Pa
 
 
 def test_class_models_trained_classes_and_learned_sums_stay(bundle: Bundle, tmp_path: Path) -> None:
-    dim = bundle.manifest.embed_dim
     bundle = open_bundle(write_bundle(tmp_path / "trained", trained=example_trained()))
     bank = fit(rename(with_owl(bundle.bank), "green", "verdant"), example_model(seed=3).tensors())
-    bank = rename(learn(bank, learning({"owl": "seen", "red": "again"}, dim=dim)), "owl", "eagle owl")
+    bank = rename(learn(bank, learning(bank, {"owl": "seen", "red": "again"})), "owl", "eagle owl")
     freeze(bundle, bank, tmp_path / "new", command="sar-bundle freeze")
     frozen = open_bundle(tmp_path / "new")
     opened = frozen.bank

@@ -179,8 +179,8 @@ def test_a_bank_has_a_model_learned_sums_and_a_calibration_of_its_own() -> None:
     known = known_of(("rose", *NAMES[1:]), None) | known_of(NAMES, TRAINED)
     _, logits = scores_of(bank, composer)
     assert apart(logits, by_hand(other, ROWS, BASE.embeddings, known)) < 1e-5
-    taught = learn(bank, change := learning({"rose": "x", "grey thing": "y"}, dim=DIM))
-    for column, total, count in zip((0, 3), change.sums, change.counts, strict=True):
+    taught = learn(bank, change := learning(bank, {"rose": "x", "grey thing": "y"}))
+    for column, (total, count) in zip((0, 3), change.by_key.values(), strict=True):
         before = known.get(column, (np.zeros(DIM), 0.0, True))
         known[column] = before[0] + total, before[1] + count, True
     for names in ([], ["grey thing", "violet"]):
