@@ -48,6 +48,11 @@ _PLAIN_ROUTES = frozenset({classify.PATH, "/v1/embeddings", "/v1/zero-shot-image
 _ENDLESS = ("/v1/reload", "/v1/learn")
 """Paths without a deadline: what they have begun is finished in any case, so the client may as well read the result."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_CODES = {
+    AliasError: "conflict", ClassNameError: "bad-class-name", InputError: "invalid-request", BankError: "unavailable",
+    WriteError: "not-stored",
+}  # fmt: skip
+"""The code of each error, of a kind before those that it belongs to."""
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 """The header ``traceparent`` (W3C Trace Context), whose first group is the id of the trace."""
 LINGER_SECONDS = 2.0
@@ -302,29 +307,18 @@ def _check_key(authorization: str, keys: str) -> None:
     scheme, _, token = authorization.partition(" ")
     sent = hashlib.sha256(token.strip().encode()).digest()
     right = [hmac.compare_digest(sent, hashlib.sha256(key.encode()).digest()) for key in keys.split("\n")]
-    if scheme.lower() != "bearer" or not token.strip():
-        raise Problem("unauthorised", "expected the header 'Authorization: Bearer KEY' with this server's key")
-    if not any(right):
-        problem = Problem("unauthorised", "the key in the header Authorization is not this server's")
-        problem.title = "The key is wrong"
-        raise problem
+    if scheme.lower() != "bearer" or not any(right):
+        wrong = "the key in the header Authorization is not this server's; " if token.strip() else ""
+        raise Problem("unauthorised", f"{wrong}expected the header 'Authorization: Bearer KEY' with this server's key")
 
 
 def _problem(error: Exception, scope: Scope) -> Problem | None:
     """Return the problem of an exception; None if it is unexpected."""
+    if code := next((code for kind, code in _CODES.items() if isinstance(error, kind)), None):
+        return Problem(code, str(error))
     match error:
         case Problem():
             return error
-        case AliasError():
-            return Problem("conflict", str(error))
-        case ClassNameError():
-            return Problem("bad-class-name", str(error))
-        case InputError():
-            return Problem("invalid-request", str(error))
-        case BankError():
-            return Problem("unavailable", str(error))
-        case WriteError():
-            return Problem("not-stored", str(error))
         case RequestValidationError():
             return invalid(error.errors(), BaseModel)
         case HTTPException(status_code=405):

@@ -11,6 +11,7 @@ import prometheus_client as prometheus
 prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # they are time stamps of every counter, of no use here
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_IMAGES = (1, 2, 4, 8, 16, 32, 64)
 _SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _SHOWN = 16
 """Banks with a label of their own."""
@@ -31,15 +32,11 @@ class Metrics:
         registry = self.registry = prometheus.CollectorRegistry()
         counter = functools.partial(prometheus.Counter, registry=registry)
         gauge = functools.partial(prometheus.Gauge, registry=registry)
-        histogram = functools.partial(prometheus.Histogram, registry=registry)
+        histogram = functools.partial(prometheus.Histogram, registry=registry, buckets=_SECONDS)
         self.requests = counter("sar_requests", "Requests answered.", ["route", "code"])
-        self.seconds = histogram(
-            "sar_request_seconds", "From the first byte to the answer.", ["route"], buckets=_SECONDS
-        )
-        self.phases = histogram("sar_phase_seconds", "Time of an image in each phase.", ["phase"], buckets=_SECONDS)
-        self.batches = histogram(
-            "sar_batch_size", "Images that a worker took together.", buckets=(1, 2, 4, 8, 16, 32, 64)
-        )
+        self.seconds = histogram("sar_request_seconds", "From the first byte to the answer.", ["route"])
+        self.phases = histogram("sar_phase_seconds", "Time of an image in each phase.", ["phase"])
+        self.batches = histogram("sar_batch_size", "Images that a worker took together.", buckets=_IMAGES)
         self.images = counter("sar_images", "Images answered.")
         self.rejected = counter("sar_rejected", "Refused or dropped, by reason.", ["reason"])
         self.inside = gauge("sar_queue_depth", "Images being decoded, waiting or running.")

@@ -43,10 +43,6 @@ def set_up_logging(form: Literal["text", "json"], access: bool) -> None:
     root.setLevel(logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("sar_infer.access").disabled = not access
-    # No line has these, and to look for them takes longer than to write it (logging, section "Optimization").
-    logging._srcfile = None
-    for name in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
-        setattr(logging, name, False)
 
 
 class _Text(logging.Formatter):

@@ -7,13 +7,10 @@ import os
 import signal
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from support.pictures import jpeg
-
-if TYPE_CHECKING:
-    from sar_infer.server.model.process import Model
 
 PROCESS = "sar_infer.server.model.process"
 HANGS, CRASHES, KILLED = (jpeg() + b"a decoder %s of this" % word for word in (b"hangs", b"dies", b"is killed"))
@@ -54,15 +51,15 @@ def die(module: ModuleType) -> None:
     module.begin = _died
 
 
-def _hung(model: Model) -> NoReturn:
+def _hung(*_: object) -> NoReturn:
     while True:
         ctypes.PyDLL(None).pause()
 
 
-def _stopped(model: Model) -> NoReturn:
+def _stopped(*_: object) -> NoReturn:
     os.kill(os.getpid(), signal.SIGSTOP)
     raise AssertionError
 
 
-def _died(model: Model) -> NoReturn:
+def _died(*_: object) -> NoReturn:
     os._exit(7)

@@ -114,7 +114,7 @@ class Line:
             several: Each image has the rows of its crops, as `sar_infer.images.preprocess.CROPS` has them, not one.
 
         Raises:
-            Problem: ``unavailable``, while the breaker is open.
+            Problem: ``unavailable``, while no worker can be had.
         """
         loop, now, items = asyncio.get_running_loop(), time.perf_counter(), list[_Item]()
         outcomes: list[Outcome[T] | asyncio.Future[Outcome[T]]] = []
@@ -139,7 +139,7 @@ class Line:
         return [outcome if isinstance(outcome, Outcome) else outcome.result() for outcome in outcomes]
 
     def _hand_out(self) -> None:
-        """Hand images to idle workers; refuse them while the breaker is open."""
+        """Hand images to idle workers; refuse them while there can be none."""
         while self._waiting:
             if self._waiting[0].future.done():  # its caller was cancelled
                 self._waiting.popleft()

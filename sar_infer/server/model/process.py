@@ -10,7 +10,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,27 +64,6 @@ class Result(NamedTuple):
     queue: float = 0.0
     decode: float = 0.0
     infer: float = 0.0
-
-
-@dataclass(frozen=True)
-class Model:
-    """How a process prepares images, and the encoder that it runs, as plain values.
-
-    Attributes:
-        graph: The encoder's file. Its digest is checked when it is opened: the bundle may have been replaced by then.
-        manifest: Of the bundle.
-        device: Where to encode.
-        sizes: Threads, batches and memory.
-        limits: What images are accepted. One that takes longer to decode than they allow ends the process.
-        trial_seconds: The most seconds for encoding a batch of the self-test image at the start.
-    """
-
-    graph: Path
-    manifest: Manifest
-    device: Device
-    sizes: Sizes
-    limits: Limits
-    trial_seconds: float
 
 
 class Computer:
@@ -170,8 +148,18 @@ class Computer:
         return [*np.split(rows, ends[:-1])]
 
 
-def begin(model: Model) -> Computer:
+def begin(
+    graph: Path, manifest: Manifest, device: Device, sizes: Sizes, limits: Limits, trial_seconds: float
+) -> Computer:
     """Open the encoder in a new process, and return what computes there.
+
+    Args:
+        graph: The encoder's file. Its digest is checked when it is opened: the bundle may have been replaced by then.
+        manifest: Of the bundle.
+        device: Where to encode.
+        sizes: Threads, batches and memory.
+        limits: What images are accepted. One that takes longer to decode than they allow ends the process.
+        trial_seconds: The most seconds for encoding a batch of the self-test image at the start.
 
     Raises:
         BundleError: onnxruntime does not accept the graph, or it takes too long.
@@ -179,13 +167,12 @@ def begin(model: Model) -> Computer:
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager may send it to all processes; the front decides
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
-    sizes, manifest = model.sizes, model.manifest
 
     @functools.cache
     def opened(threads: int) -> ImageEncoder:
         """Open an encoder with a number of threads, and return the freed memory to the system."""
-        sha256 = manifest.files[model.graph.name].sha256
-        encoder = ImageEncoder(model.graph, manifest.embed_dim, model.device, threads, spin=False, sha256=sha256)
+        sha256 = manifest.files[graph.name].sha256
+        encoder = ImageEncoder(graph, manifest.embed_dim, device, threads, spin=False, sha256=sha256)
         encoder.open()
         give_back_memory()
         return encoder
@@ -193,10 +180,10 @@ def begin(model: Model) -> Computer:
     def encode(inputs: Sequence[Floats], alone: bool) -> Floats:
         return opened(sizes.alone if alone and sizes.alone else sizes.threads).encode(batch_of(inputs))
 
-    computer = Computer(manifest.preprocess, model.limits, encode, sizes.max_batch, timed=True)
+    computer = Computer(manifest.preprocess, limits, encode, sizes.max_batch, timed=True)
     encoder = opened(sizes.threads)
     probes = batch_of([self_test_pixels(manifest.preprocess, manifest.self_test.seed)] * sizes.max_batch)
-    computer.begun = encoder.open(), encoder.encode(probes, model.trial_seconds)[:1]
+    computer.begun = encoder.open(), encoder.encode(probes, trial_seconds)[:1]
     give_back_memory()
     if sizes.memory and sys.platform == "linux":  # elsewhere the limit does not count what is mapped
         _limit_memory(sizes.memory)

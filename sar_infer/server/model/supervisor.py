@@ -8,9 +8,8 @@
 | busy | answers | idle |
 | idle or busy | dies, or is ended | gone |
 
-As many are started as are missing, at once, unless the breaker is open. It opens if ten die in a row, without an answer
-between, or if none is left and none can be started. While it is open all work is refused and nothing is started; after
-a pause one worker has to show that it starts, and one more death opens it again.
+As many are started as are missing, at once, or some time after one did not start. If then none is left, all work is
+refused until one is ready.
 """
 
 from __future__ import annotations
@@ -18,9 +17,8 @@ from __future__ import annotations
 from typing import Generic, Literal, TypeVar
 
 W = TypeVar("W")
-MOST_DEATHS = 10
-PAUSE = 10.0
-"""Seconds that the breaker stays open, and between attempts to start another worker while others work."""
+PAUSE = 5.0
+"""Seconds after a worker did not start, before others are started."""
 
 
 class Supervisor(Generic[W]):
@@ -32,69 +30,49 @@ class Supervisor(Generic[W]):
     Attributes:
         ready: What the workers that are ready do, in the order in which they became ready.
         starting: How many are being started.
-        deaths: How many died in a row.
-        fault: Why the breaker is open; None while it is closed.
+        fault: Why there is no worker; None while there is one, or may be soon.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.ready: dict[W, Literal["idle", "busy"]] = {}
         self.starting = 0
-        self.deaths = 0
         self.fault: str | None = None
         self._resumes = float("-inf")
 
     def start(self, now: float) -> int:
         """Return how many workers to start now; from here on they count as starting."""
-        if now < self._resumes:
+        some = self.ready or self.starting or self.fault is not None
+        if some and now < self._resumes:
             return 0
         missing = self.count - len(self.ready) - self.starting
-        if self.fault is not None:
-            self.deaths = MOST_DEATHS - 1
-            if self.ready:
-                self.fault = None
-            else:
-                missing = min(missing, 1 - self.starting)
-        missing = max(0, missing)
         self.starting += missing
         return missing
 
-    def started(self, worker: W, now: float) -> None:
+    def started(self, worker: W) -> None:
         """Count a worker as ready."""
         self.starting -= 1
         self.ready[worker] = "idle"
-        if now >= self._resumes:
-            self.fault = None
+        self.fault = None
 
-    def not_started(self, reason: str, now: float, *, died: bool) -> None:
-        """Count a worker that did not start: it died, or it cannot be started for a reason that lasts."""
+    def not_started(self, reason: str, now: float) -> None:
+        """Count a worker that did not start."""
         self.starting -= 1
-        if self.ready and not died:
-            self._resumes = now + PAUSE
-            return
-        self.deaths += 1
-        if self.deaths >= MOST_DEATHS or not died:
-            self._open(f"no worker process starts: {reason}", now)
+        self._resumes = now + PAUSE
+        if not self.ready and not self.starting:
+            self.fault = f"no worker process starts: {reason}"
 
     def take(self) -> W | None:
-        """Return an idle worker, which is busy from here on; None if all are busy, or if the breaker is open."""
-        idle = (worker for worker, ready in self.ready.items() if ready == "idle")
-        worker = None if self.fault is not None else next(idle, None)
+        """Return an idle worker, which is busy from here on; None if all are busy."""
+        worker = next((worker for worker, state in self.ready.items() if state == "idle"), None)
         if worker is not None:
             self.ready[worker] = "busy"
         return worker
 
     def answered(self, worker: W) -> None:
         """Count an answer, after which the worker is idle."""
-        self.deaths = 0
         self.ready[worker] = "idle"
 
-    def gone(self, worker: W, reason: str, now: float, *, at_work: bool) -> None:
-        """Forget a worker that has ended; one that died at its work is a death in a row."""
+    def gone(self, worker: W) -> None:
+        """Forget a worker that has ended."""
         del self.ready[worker]
-        self.deaths += at_work
-        if self.deaths >= MOST_DEATHS:
-            self._open(f"{self.deaths} worker processes died one after the other (the last: {reason})", now)
-
-    def _open(self, fault: str, now: float) -> None:
-        self.fault, self._resumes = fault, now + PAUSE

@@ -22,7 +22,7 @@ from sar_infer.encoders.waiting import TRIAL_SECONDS, in_background
 from sar_infer.errors import BundleError
 from sar_infer.processes.worker import DeathError, TimeLimitError, Worker
 from sar_infer.server.metrics import Cause, Metrics
-from sar_infer.server.model.process import Computer, Model, Result, Task, begin
+from sar_infer.server.model.process import Computer, Result, Task, begin
 from sar_infer.server.model.sizing import Sizes
 from sar_infer.server.model.supervisor import PAUSE, Supervisor
 from sar_infer.server.settings import Limits, Settings
@@ -107,8 +107,10 @@ class Processes:
         self.provider = ""
         self.supervisor: Supervisor[Worker[list[Result]]] = Supervisor(sizes.workers)
         bundle, choice, device = classifier.bundle, classifier.choice, settings.device
-        graph = bundle.path / choice.image
-        self._model = Model(graph, bundle.manifest, device, sizes, settings.limits, TRIAL_SECONDS)
+        self._graph, self._batch_seconds = bundle.path / choice.image, 2 * settings.limits.image_seconds + _ENCODING
+        self._load = functools.partial(
+            begin, self._graph, bundle.manifest, device, sizes, settings.limits, TRIAL_SECONDS
+        )
         self._check: Callable[[Floats], object] = lambda row: SelfTest(bundle, choice, device, lambda _: row).run()
         self._metrics = metrics
         self._loading: set[Worker[Any]] = set()
@@ -119,7 +121,7 @@ class Processes:
 
     @property
     def fault(self) -> str | None:
-        """Return why the breaker is open, or None."""
+        """Return why no process can be had, or None."""
         return self.supervisor.fault
 
     def start(self) -> None:
@@ -130,16 +132,15 @@ class Processes:
             DeviceError: the device is not available.
         """
         begun = [in_background(self._begun) for _ in range(self.supervisor.start(time.monotonic()))]
-        graph = self._model.graph
         try:
             for future in begun:
                 while wait([future], _STOPPED_EVERY).not_done:  # a process that is stopped would be waited for
                     self._end_stopped()
                 self._ready(future.result())
         except DeathError as error:
-            raise BundleError(f"{graph}: {error} while it opened this graph") from None
+            raise BundleError(f"{self._graph}: {error} while it opened this graph") from None
         except OSError as error:
-            raise BundleError(f"{graph}: no worker process can be started ({error.strerror})") from None
+            raise BundleError(f"{self._graph}: no worker process can be started ({error.strerror})") from None
 
     def take(self) -> Compute | None:
         """Return an idle process, which is busy until its results are there; None if all are busy."""
@@ -190,10 +191,10 @@ class Processes:
         in_background(lambda: [worker.ended() for worker in ready])
 
     def _forget(self, worker: Worker[Any], cause: Cause, reason: object) -> None:
-        """Count a worker that has ended; crashes in a row open the breaker, other causes are rare enough."""
+        """Count a worker that has ended, and start another."""
         if self._closed:
             return
-        self.supervisor.gone(worker, str(reason), time.monotonic(), at_work=cause == "crash")
+        self.supervisor.gone(worker)
         worker.dismiss()
         self._metrics.deaths.labels(cause).inc()
         _log.warning("worker process %s is gone: %s", worker.pid, reason)
@@ -205,7 +206,7 @@ class Processes:
             return
         loop, fault = asyncio.get_running_loop(), self.fault
         if fault is not None and fault != self._logged:
-            _log.error("no work for %g s: %s", PAUSE, fault)
+            _log.error("no work, another try every %g s: %s", PAUSE, fault)
         self._logged = fault
         for _ in range(self.supervisor.start(time.monotonic())):
             starting = loop.create_task(self._start())
@@ -220,21 +221,20 @@ class Processes:
         except Exception as error:  # a full machine, a file that is gone, a death: all the same here
             if not self._closed:
                 _log.warning("no worker process starts, %d go on: %s", len(self.supervisor.ready), error)
-            self.supervisor.not_started(str(error), time.monotonic(), died=isinstance(error, DeathError))
+            self.supervisor.not_started(str(error), time.monotonic())
         else:
             self._ready(worker)
         self._replace()
 
     def _ready(self, worker: Worker[list[Result]]) -> None:
         self._loading.discard(worker)
-        self.supervisor.started(worker, time.monotonic())
+        self.supervisor.started(worker)
         if self._closed:  # too late for ``close`` to end it
             worker.kill()
 
     def _begun(self) -> Worker[list[Result]]:
         """Return a new process that has opened the graph and passed the check; runs in a thread of its own."""
-        load = functools.partial(begin, self._model)
-        worker = Worker(load, 2 * self._model.limits.image_seconds + _ENCODING)
+        worker: Worker[list[Result]] = Worker(self._load, self._batch_seconds)
         self._loading.add(worker)
         try:
             if self._closed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -134,10 +133,7 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
         raise Problem(IMAGE_CODES[error.kind], str(error))
     answers = []
     for name, (classes, digest) in zip(names, banks, strict=True):
-        own = outcomes if len(banks) == 1 else [_of_bank(outcome, str(name)) for outcome in outcomes]
-        for outcome in own:
-            _count(outcome, service.metrics)
-        results = [_result(number, outcome) for number, outcome in enumerate(own)]
+        results = [_result(number, outcome, name, service.metrics) for number, outcome in enumerate(outcomes)]
         answers.append({"results": results, "classes": len(classes.names), "bank": digest})
     content = {
         **(answers[0] if len(banks) == 1 else {"banks": dict(zip(query.bank, answers, strict=True))}),
@@ -149,35 +145,25 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     return Response(to_json(content), media_type="application/json")
 
 
-def _of_bank(outcome: Outcome[ImageResult], name: str) -> Outcome[ImageResult]:
-    """Return the outcome of one of several banks."""
-    banks = None if outcome.value is None else outcome.value.banks
-    return outcome if banks is None else dataclasses.replace(outcome, value=banks[name])
-
-
-def _count(outcome: Outcome[ImageResult], metrics: Metrics) -> None:
-    """Count the answer to an image."""
-    if outcome.error is not None:
-        metrics.rejected.labels(IMAGE_CODES[outcome.error.kind]).inc()
-    if (result := outcome.value) is None:
-        return
+def _result(number: int, outcome: Outcome[ImageResult], bank: str | None, metrics: Metrics) -> dict[str, Any]:
+    """Return ``Result`` of ``answers.json`` for an image of the call and one of its banks, and count it."""
+    error, code = outcome.error, None if outcome.error is None else IMAGE_CODES[outcome.error.kind]
+    result = outcome.value or ImageResult("", error=str(error))
+    if result.banks is not None and bank is not None:
+        result = result.banks[bank]
+    if code is not None:
+        metrics.rejected.labels(code).inc()
     if result.predictions:
         metrics.top_score.observe(result.predictions[0].score)
     if result.unknown is not None and result.unknown_threshold is not None:
         metrics.judged.inc()
         metrics.unknown.inc(result.unknown > result.unknown_threshold)
-
-
-def _result(number: int, outcome: Outcome[ImageResult]) -> dict[str, Any]:
-    """Return ``Result`` of ``answers.json`` for an image of the call."""
-    result, error = outcome.value, outcome.error
-    predictions = () if result is None else result.predictions
     return {
         "image": f"image[{number}]",
-        "predictions": [{"rank": rank, **vars(prediction)} for rank, prediction in enumerate(predictions, 1)],
-        "error": None if error is None else str(error),
-        "error_code": None if error is None else IMAGE_CODES[error.kind],
-        "unknown": None if result is None else result.unknown,
-        "unknown_threshold": None if result is None else result.unknown_threshold,
-        **({} if result is None else optional_fields(result)),
+        "predictions": [{"rank": rank, **vars(prediction)} for rank, prediction in enumerate(result.predictions, 1)],
+        "error": result.error,
+        "error_code": code,
+        "unknown": result.unknown,
+        "unknown_threshold": result.unknown_threshold,
+        **optional_fields(result),
     }

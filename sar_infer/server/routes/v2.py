@@ -256,8 +256,6 @@ def _elements(tensor: InferInput, binary: memoryview, limits: Limits) -> list[st
         raise _wrong(tensor, f"expected shape [N] or [N, 1], got {tensor.shape!s:.80}")
     if tensor.name == "IMAGE":
         check_count(count, limits)
-    elif count > limits.classes:
-        raise Problem("too-many-classes", f"expected at most {limits.classes} class names, got {count}")
     if (size is None) == (tensor.data is None) or len(binary) != (size or 0):
         raise _wrong(tensor, "expected either data or binary_data_size, and as many bytes after the JSON")
     if tensor.data is not None:

@@ -144,17 +144,17 @@ def test_a_key_is_asked_for_where_it_matters(server: Local, settings: Any) -> No
     settings(key="open sesame")
     for path in ("/healthz", "/livez", "/readyz", "/metrics", "/ui", "/docs", "/openapi.json", "/v2/health/ready"):
         assert get(server, path).status_code == 200, path
-    missing, wrong = "expected the header 'Authorization: Bearer KEY'", "the key in the header Authorization is not"
-    for sent, title, detail in (
-        ({}, "A key is needed", missing),
-        ({"Authorization": "open sesame"}, "A key is needed", missing),
-        ({"Authorization": "Basic open sesame"}, "A key is needed", missing),
-        ({"Authorization": "Bearer wrong"}, "The key is wrong", wrong),
+    wrong, expected = "the key in the header Authorization is not", "expected the header 'Authorization: Bearer KEY'"
+    for sent, detail in (
+        ({}, expected),
+        ({"Authorization": "open-sesame"}, expected),
+        ({"Authorization": "Basic open sesame"}, wrong),
+        ({"Authorization": "Bearer wrong"}, wrong),
     ):
         for path in ("/v1/model", "/v1/classes", "/v1/classes/red", "/nowhere"):
             refused = get(server, path, **sent)
             assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer"), (path, sent)
-        assert (refused.json()["title"], refused.json()["detail"][: len(detail)]) == (title, detail)
+        assert refused.json()["detail"].startswith(detail)
     assert get(server, "/v2/models/x").status_code == 401
     for scheme in ("Bearer", "bearer", "BEARER "):
         assert get(server, Authorization=f"{scheme} open sesame").status_code == 200

@@ -52,7 +52,7 @@ def test_workers_that_are_killed_at_any_moment_of_their_start_are_replaced_and_c
     path: Path, kills: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One worker answers; whichever takes the place of the other is killed before it is ready."""
-    monkeypatch.setattr(supervisor, "MOST_DEATHS", 10 * kills)
+    monkeypatch.setattr(supervisor, "PAUSE", 0)
     chance, stop = random.Random(0), threading.Event()
     settings = Settings(bundle=path, device="cpu", threads=1, workers=2)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.examples import examples
 
-from sar_infer.server.model.supervisor import MOST_DEATHS, PAUSE, Supervisor
+from sar_infer.server.model.supervisor import PAUSE, Supervisor
 
 
 class Machine(RuleBasedStateMachine):
@@ -22,51 +22,39 @@ class Machine(RuleBasedStateMachine):
         self.numbers = itertools.count()
         self.busy: set[int] = set()
         self.starting = 0
-        self.opened = self.refused = float("-inf")
+        self.failed = float("-inf")
         self.act()
 
     def act(self) -> None:
         """Start what the supervisor asks for, as its owner does after every event."""
-        supervisor = self.supervisor
-        if supervisor.deaths >= MOST_DEATHS:
-            assert supervisor.fault is not None
-        number = supervisor.start(self.now)
-        assert number >= 0
-        if supervisor.fault is None:
-            self.opened = float("-inf")
-            if self.now >= self.refused + PAUSE:
-                assert len(supervisor.ready) + self.starting + number == supervisor.count
-        elif self.opened == float("-inf"):
-            self.opened = self.now
-            assert number == 0
-        elif number:  # one has to show that it starts
-            assert self.now >= self.opened + PAUSE
-            assert (number, self.starting, len(supervisor.ready)) == (1, 0, 0)
-            self.opened = self.now
+        number = self.supervisor.start(self.now)
+        missing = self.supervisor.count - len(self.supervisor.ready) - self.starting
+        none_left = missing == self.supervisor.count and self.supervisor.fault is None
+        assert number == (missing if none_left or self.now >= self.failed + PAUSE else 0)
         self.starting += number
 
     @precondition(lambda self: self.starting)
     @rule()
     def becomes_ready(self) -> None:
         self.starting -= 1
-        self.supervisor.started(next(self.numbers), self.now)
+        self.supervisor.started(next(self.numbers))
+        assert self.supervisor.fault is None
         self.act()
 
     @precondition(lambda self: self.starting)
-    @rule(died=st.booleans())
-    def does_not_start(self, died: bool) -> None:
+    @rule()
+    def does_not_start(self) -> None:
         self.starting -= 1
-        self.supervisor.not_started("no", self.now, died=died)
-        if not died:
-            self.refused = self.now
-            assert self.supervisor.ready or self.supervisor.fault is not None
+        self.failed = self.now
+        self.supervisor.not_started("no", self.now)
+        assert self.supervisor.ready or self.starting or self.supervisor.fault is not None
         self.act()
 
     @rule()
     def a_batch_comes(self) -> None:
         idle = set(self.supervisor.ready) - self.busy
         worker = self.supervisor.take()
-        if self.supervisor.fault is not None or not idle:
+        if not idle:
             assert worker is None
         else:
             assert worker in idle
@@ -78,17 +66,14 @@ class Machine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted(self.busy)))
         self.busy.remove(worker)
         self.supervisor.answered(worker)
-        assert self.supervisor.deaths == 0
         self.act()
 
     @precondition(lambda self: self.supervisor.ready)
     @rule(data=st.data())
     def ends(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(sorted(self.supervisor.ready)))
-        at_work, deaths = worker in self.busy, self.supervisor.deaths
         self.busy.discard(worker)
-        self.supervisor.gone(worker, "killed", self.now, at_work=at_work)
-        assert self.supervisor.deaths == deaths + at_work
+        self.supervisor.gone(worker)
         self.act()
 
     @rule(seconds=st.sampled_from([0.1, PAUSE / 2, PAUSE, 3 * PAUSE]))
@@ -107,11 +92,10 @@ class Machine(RuleBasedStateMachine):
         """All workers are there again, whatever has happened, once they start and time has passed."""
         if not hasattr(self, "supervisor"):
             return
-        for _ in range(3):
-            self.now += PAUSE
-            self.act()
-            while self.starting:
-                self.becomes_ready()
+        self.now += PAUSE
+        self.act()
+        while self.starting:
+            self.becomes_ready()
         assert len(self.supervisor.ready) == self.supervisor.count
         assert self.supervisor.fault is None
 
