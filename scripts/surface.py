@@ -138,7 +138,7 @@ def _service() -> Iterator[Any]:
     from sar_infer.server.service import Service
     from sar_infer.server.settings import Settings
 
-    with contextlib.closing(Service.open(Settings(bundle=str(default_bundle())))) as service:
+    with contextlib.closing(Service(Settings(bundle=str(default_bundle())))) as service:
         yield service
 
 

@@ -150,7 +150,7 @@ def _serve(values: dict[str, Any]) -> None:
     listener = None if values["check"] else bind(values["host"], values["port"])
     try:
         meanwhile = _load if listener is not None else lambda: None
-        service = waited(in_background(lambda: Service.open(settings, meanwhile)))  # a signal need not wait for it
+        service = waited(in_background(lambda: Service(settings, meanwhile)))  # a signal need not wait for it
     except KeyboardInterrupt:
         click.echo("Aborted!", err=True)
         leave(1)

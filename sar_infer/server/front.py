@@ -140,6 +140,7 @@ class _Call:
         request_id = self._headers.get("x-request-id", "")
         self._id = request_id if _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(8)
         scope.setdefault("state", {}).update(request_id=self._id, cancel=self._cancel)
+        self._length = int(self._headers.get("content-length", 0))
         self._arrived = "content-length" not in self._headers and "transfer-encoding" not in self._headers
         self._body = b""
         self._status = 0
@@ -162,9 +163,7 @@ class _Call:
             problem = Problem("bad-request", "this is HTTP/1.1; send the body without the header Upgrade")
             problem.headers["Connection"] = "close"  # after that header no body is read
             raise problem
-        length = headers.get("content-length", "0")
-        if length.isdecimal():
-            self._check_size(int(length))
+        self._check_size(self._length)
         if service.images.full and path.startswith(_IMAGE_ROUTES) and self._scope["method"] == "POST":
             raise service.images.refusal()
 
@@ -245,8 +244,7 @@ class _Call:
         if self._status:
             _log.error("%s after the answer had begun: %s", problem.code, problem.detail)
             return
-        length = self._headers.get("content-length", "")
-        if not self._arrived and length.isdecimal() and int(length) <= self._service.settings.limits.body_bytes:
+        if not self._arrived and 0 < self._length <= self._service.settings.limits.body_bytes:
             await self._linger()  # so that the connection can be kept
         await answer(problem, self._scope)(self._scope, self.receive, self.send)
 
@@ -286,20 +284,16 @@ def _check_host(host: str, names: tuple[str, ...]) -> None:
     Its scripts could then read answers, which the browser takes for those of the page's own site. An address in
     place of a name cannot be turned like that.
     """
-    try:
+    with contextlib.suppress(ValueError):
         name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        name = ""
-    if "*" in names or name in (*_LOCAL_NAMES, *names):
+        if not ("*" in names or name in (*_LOCAL_NAMES, *names)):
+            ipaddress.ip_address(name)
         return
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        raise Problem(
-            "misdirected",
-            f"this server has no key, so it answers only to its own names, not to {host!r:.80}; start it with "
-            "--allowed-host NAME, or with a key",
-        ) from None
+    raise Problem(
+        "misdirected",
+        f"this server has no key, so it answers only to its own names, not to {host!r:.80}; start it with "
+        "--allowed-host NAME, or with a key",
+    )
 
 
 def _check_key(authorization: str, keys: str) -> None:

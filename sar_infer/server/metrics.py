@@ -15,7 +15,7 @@ _IMAGES = (1, 2, 4, 8, 16, 32, 64)
 _SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _SHOWN = 16
 """Banks with a label of their own."""
-Cause = Literal["time", "crash", "idle", "silence"]
+Cause = Literal["time", "crash", "idle"]
 """The reasons for which worker processes end."""
 
 

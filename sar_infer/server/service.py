@@ -38,7 +38,11 @@ class Readiness(NamedTuple):
 
 
 class Service:
-    """The state of a server; everything but ``open`` runs on its event loop.
+    """The state of a server; it is made before its event loop runs, and does not listen before.
+
+    Args:
+        settings: Name bundle and bank, which are opened.
+        meanwhile: Called in a thread while worker processes start.
 
     Attributes:
         engine: The engine that answers; a request takes it through ``lease``.
@@ -49,12 +53,15 @@ class Service:
         writing: Held while the bank or the bundle is replaced.
         suggesting: Held while photos are grouped or learned from.
         draining: Set when the server has to stop.
+
+    Raises:
+        SarInferError: Bundle or bank cannot be used; the message says why.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, meanwhile: Callable[[], object] = lambda: None) -> None:
         self.settings = settings
-        self.metrics = metrics
-        self.engine = engine
+        self.metrics = metrics = Metrics((*CODES, "cancelled"))
+        self.engine = Engine.open(settings, metrics, meanwhile)
         self.images = Quota(settings.limits.queue, "too many images are waiting")
         self.changes = Quota(_MOST_CHANGES, "too many changes are waiting")
         self.body_bytes, self.most_body_bytes = 0, bodies_limit(settings.limits.body_bytes, memory_limit())
@@ -72,20 +79,6 @@ class Service:
         self._readiness = (float("-inf"), Readiness(False, None, "not tested yet"))
         self._testing = asyncio.Lock()
         self._publish()
-
-    @classmethod
-    def open(cls, settings: Settings, meanwhile: Callable[[], object] = lambda: None) -> Service:
-        """Open bundle and bank; the server does not listen before this has succeeded.
-
-        Args:
-            settings: Name them.
-            meanwhile: Called in a thread while worker processes start.
-
-        Raises:
-            SarInferError: either cannot be used; the message says why.
-        """
-        metrics = Metrics((*CODES, "cancelled"))
-        return cls(settings, Engine.open(settings, metrics, meanwhile), metrics)
 
     @property
     def _bank(self) -> ClassBank:
@@ -181,17 +174,13 @@ class Service:
             self._publish()
             _log.info("bundle %s answers now", engine.bundle.manifest.digest[:12])
 
-    async def change(
-        self, edit: Edit[T], if_match: str | None = None, existing: str | None = None, bank: str | None = None
-    ) -> tuple[ClassBank, T]:
+    async def change(self, edit: Edit[T], bank: str | None) -> tuple[ClassBank, T]:
         """Change a bank in a thread, one change at a time; once begun it is finished, even if its client leaves.
 
         Args:
             edit: Returns the changed bank and what else the caller wants. Until it has ended, neither the bank of
                 ``--bank`` nor the engine is replaced.
-            if_match: As of ``Banks.change``.
-            existing: As of ``Banks.change``.
-            bank: Name of a bank of ``--banks``.
+            bank: Name of a bank of ``--banks``; None is that of ``--bank``.
 
         Raises:
             Problem: ``overloaded``, if too many wait for their turn; or raised by ``Banks.change``.
@@ -203,7 +192,7 @@ class Service:
 
         async def changed() -> tuple[ClassBank, T]:
             try:
-                return await self.engine.banks.change(bank, edit, if_match, existing)
+                return await self.engine.banks.change(bank, edit)
             finally:
                 if bank is None:
                     self.writing.release()

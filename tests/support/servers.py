@@ -141,7 +141,7 @@ def around(server: Local, patch: pytest.MonkeyPatch, call: Callable[[Compute, Se
 @contextlib.contextmanager
 def local_server(settings: Settings) -> Iterator[Local]:
     """Serve from a thread of this process until the block ends."""
-    service, listener = Service.open(settings), bind("127.0.0.1", 0)
+    service, listener = Service(settings), bind("127.0.0.1", 0)
     server = make_server(service, drain=5)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

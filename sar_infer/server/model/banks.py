@@ -174,9 +174,7 @@ class Banks:
         (bank,) = await self.open(name)
         return await in_thread(lambda: self._bank_file(name).bank) if bank.whole is None else bank.whole
 
-    async def change(
-        self, name: str | None, edit: Edit[T], if_match: str | None, existing: str | None
-    ) -> tuple[ClassBank, T]:
+    async def change(self, name: str | None, edit: Edit[T]) -> tuple[ClassBank, T]:
         """Apply an edit to a bank as its file has it now, under its lock; write the result and return what it returns.
 
         One change of a bank at a time. A bank of the folder that is gone is not made again.
@@ -184,20 +182,16 @@ class Banks:
         Args:
             name: The bank.
             edit: What it raises is passed on.
-            if_match: Content of an If-Match header: digests of the bank, one of which must be the current one.
-            existing: Name of a class that must exist if the header is ``*``.
 
         Raises:
-            Problem: ``conflict`` (the file cannot be used), ``precondition-failed``, ``not-stored``, ``overloaded``, or
-                as of ``open``; nothing was changed.
+            Problem: ``conflict`` (the file cannot be used), ``not-stored``, ``overloaded``, or as of ``open``; nothing
+                was changed.
         """
         self._check(name)
         async with self._locks.setdefault(name, asyncio.Lock()):
-            return await in_thread(lambda: self._changed(name, edit, if_match, existing))
+            return await in_thread(lambda: self._changed(name, edit))
 
-    def _changed(
-        self, name: str | None, edit: Edit[T], if_match: str | None, existing: str | None
-    ) -> tuple[ClassBank, T]:
+    def _changed(self, name: str | None, edit: Edit[T]) -> tuple[ClassBank, T]:
         file = self._bank_file(name)
         with contextlib.ExitStack() as stack:
             try:
@@ -209,7 +203,6 @@ class Banks:
                 raise Problem("conflict", reason) from None
             if name is not None and stamp_of(file.path) is None:
                 raise _missing(name)
-            _check_match(if_match, bank, existing)
             after, more = edit(bank)
             if after is not bank:
                 try:
@@ -346,20 +339,6 @@ def _holds(bank: OpenBank, stamp: Stamp) -> bool:
 
 def _missing(name: str | None) -> Problem:
     return Problem("not-found", f"no bank {name}; GET /v1/banks lists them")
-
-
-def _check_match(if_match: str | None, bank: ClassBank, existing: str | None) -> None:
-    """Raise ``precondition-failed`` if an If-Match header does not hold (RFC 9110, 13.1.1); weak tags never match."""
-    if if_match is None:
-        return
-    tags = {tag.strip() for tag in if_match.split(",")}
-    if tags == {"*"}:
-        if existing is not None and bank.lookup.get(existing) is None:
-            raise Problem("precondition-failed", "no such class; If-Match: * changes one that exists")
-    elif bank.content_digest not in {tag.strip('"') for tag in tags}:
-        raise Problem(
-            "precondition-failed", f"classes were changed in the meantime; they are now {bank.content_digest}"
-        )
 
 
 def _arrays(classes: ClassSet) -> Iterator[npt.NDArray[Any]]:

@@ -26,7 +26,6 @@ from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.settings import Limits, Settings
 from sar_infer.text.names import Phrases
 
-NO_PHRASES: Phrases = {}
 _DECISIONS = 4
 """Decisions that are kept: images of requests that share one are ranked together (1 of 5 changes, ADR 10)."""
 T = TypeVar("T")
@@ -118,9 +117,7 @@ class Engine:
         self.names.close()
         self.workers.close()
 
-    async def class_set(
-        self, bank: OpenBank, classes: Phrases = NO_PHRASES, only: bool | None = False
-    ) -> tuple[ClassSet, str]:
+    async def class_set(self, bank: OpenBank, classes: Phrases, only: bool | None) -> tuple[ClassSet, str]:
         """Return the classes of a call, and the digest of the bank's content.
 
         Args:

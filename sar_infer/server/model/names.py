@@ -78,10 +78,8 @@ class Names:
             ClassNameError: a name is empty or too long.
             Problem: ``overloaded``, if too many names are waiting.
         """
-        return await self._run(len(names), lambda: (self._classifier.embed_names(names), self._tokens(names)))
-
-    def _tokens(self, names: Sequence[str]) -> int:
-        return sum(len(self._classifier.bundle.encode_name(name)) for name in names)
+        embed, tokens = self._classifier.embed_names, self._classifier.bundle.encode_name
+        return await self._run(len(names), lambda: (embed(names), sum(len(tokens(name)) for name in names)))
 
     async def _made(self, classes: Phrases, only: bool | None, bank: ClassBank) -> ClassSet:
         count = sum(map(len, classes.values()))

@@ -13,7 +13,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
-from weakref import WeakSet
 
 from sar_infer._arrays import Floats
 from sar_infer.classifier import Classifier
@@ -24,7 +23,7 @@ from sar_infer.processes.worker import DeathError, TimeLimitError, Worker
 from sar_infer.server.metrics import Cause, Metrics
 from sar_infer.server.model.process import Computer, Result, Task, begin
 from sar_infer.server.model.sizing import Sizes
-from sar_infer.server.model.supervisor import PAUSE, Supervisor
+from sar_infer.server.model.supervisor import Supervisor
 from sar_infer.server.settings import Limits, Settings
 
 _ENCODING = 10.0
@@ -115,8 +114,6 @@ class Processes:
         self._metrics = metrics
         self._loading: set[Worker[Any]] = set()
         self._starting: set[asyncio.Task[None]] = set()
-        self._stopped: WeakSet[Worker[Any]] = WeakSet()
-        self._logged: str | None = None
         self._closed = False
 
     @property
@@ -154,8 +151,7 @@ class Processes:
         try:
             return await worker.answer_async((tasks, alone))
         except DeathError as error:
-            cause: Cause = "time" if isinstance(error, TimeLimitError) else "crash"
-            self._forget(worker, "silence" if worker in self._stopped else cause, error)
+            self._forget(worker, "time" if isinstance(error, TimeLimitError) else "crash", error)
             raise
         finally:
             if worker in self.supervisor.ready:
@@ -165,18 +161,13 @@ class Processes:
         """Start what is missing, and end processes that were stopped or died idle."""
         self._end_stopped()
         for worker, state in [*self.supervisor.ready.items()]:
-            if state == "busy":  # its callers get an error
-                continue
-            if worker in self._stopped:
-                self._forget(worker, "silence", "it was stopped")
-            elif not worker.alive:
+            if state == "idle" and not worker.alive:  # callers of others get an error
                 self._forget(worker, "idle", "it ended")
         self._replace()
 
     def _end_stopped(self) -> None:
         for worker in (*self._loading, *self.supervisor.ready):
             if worker.stopped:
-                self._stopped.add(worker)
                 worker.kill()
 
     def close(self) -> None:
@@ -204,10 +195,7 @@ class Processes:
         """Start the workers that are missing, as the supervisor decides."""
         if self._closed:
             return
-        loop, fault = asyncio.get_running_loop(), self.fault
-        if fault is not None and fault != self._logged:
-            _log.error("no work, another try every %g s: %s", PAUSE, fault)
-        self._logged = fault
+        loop = asyncio.get_running_loop()
         for _ in range(self.supervisor.start(time.monotonic())):
             starting = loop.create_task(self._start())
             self._starting.add(starting)
@@ -220,7 +208,7 @@ class Processes:
             worker = await asyncio.wrap_future(in_background(self._begun))
         except Exception as error:  # a full machine, a file that is gone, a death: all the same here
             if not self._closed:
-                _log.warning("no worker process starts, %d go on: %s", len(self.supervisor.ready), error)
+                _log.error("no worker process starts, %d go on: %s", len(self.supervisor.ready), error)
             self.supervisor.not_started(str(error), time.monotonic())
         else:
             self._ready(worker)

@@ -178,6 +178,7 @@ async def put_class(
         put_ahead = await in_thread(lambda: ahead(whole, put))
 
     def edit(bank: ClassBank) -> tuple[ClassBank, tuple[dict[str, Any], int]]:
+        check_match(if_match, bank, name)
         position = bank.lookup.get(name)
         if position is not None and if_none_match is not None:
             raise Problem("precondition-failed", f"class {bank.names[position]!r} exists already")
@@ -186,7 +187,7 @@ async def put_class(
             raise Problem("conflict", f"nothing was changed (strict): {content['name']!r} {findings[0].message}")
         return after, (content, 201 if position is None else 200)
 
-    after, (content, status) = await service.change(edit, if_match, name, bank)
+    after, (content, status) = await service.change(edit, bank)
     return _answer(content, after.content_digest, status)
 
 
@@ -199,6 +200,7 @@ async def delete_class(service: Writable, name: Name, bank: Bank = None, if_matc
     """Remove a class, also one of the bundle. Needs a server with a key and ``--bank``."""
 
     def edit(bank: ClassBank) -> tuple[ClassBank, None]:
+        check_match(if_match, bank)
         if bank.lookup.name(name) is None:
             raise Problem("not-found", _missing(bank, clean_name(name)))
         after = remove(bank, [name], by=_BY)
@@ -206,7 +208,7 @@ async def delete_class(service: Writable, name: Name, bank: Bank = None, if_matc
             raise Problem("conflict", f"class {name!r} is the last one; add another before you remove it")
         return after, None
 
-    after, _ = await service.change(edit, if_match, bank=bank)
+    after, _ = await service.change(edit, bank)
     return Response(status_code=204, headers={"ETag": f'"{after.content_digest}"'})
 
 
@@ -251,6 +253,7 @@ async def roll_back(request: Request, service: Writable, bank: Bank = None, if_m
         raise InputError("expected either to, the number of a step, or steps, how many to take back")
 
     def edit(bank: ClassBank) -> tuple[ClassBank, bool]:
+        check_match(if_match, bank)
         if target.latest not in (None, bank.log.last):
             raise Problem("precondition-failed", f"step {target.latest} is not the latest any more; {bank.log.last} is")
         to = steps_back(bank, target.steps or 0) if target.to is None else target.to
@@ -261,7 +264,7 @@ async def roll_back(request: Request, service: Writable, bank: Bank = None, if_m
             raise Problem("conflict", f"as after step {to} no class could be an answer")
         return after, after is not bank
 
-    after, changed = await service.change(edit, if_match, bank=bank)
+    after, changed = await service.change(edit, bank)
     step = _step(after.history[-1]) if changed else None
     if step is not None:
         request.state.logged = {"step": step["n"], "to": step["to"]}
@@ -286,6 +289,24 @@ async def _embedded(
     manifest = engine.bundle.manifest
     photo_set = PhotoSet.of(digests, rows, photos_only=photos_only or manifest.tokenizer is None)
     return photo_set, by_digest, manifest.encoder_digest
+
+
+def check_match(if_match: str | None, bank: ClassBank, existing: str | None = None) -> None:
+    """Check the digests of a header If-Match (RFC 9110, 13.1.1), of which weak ones never match.
+
+    Raises:
+        Problem: ``precondition-failed``: the bank has none of them; or the header is ``*``, and there is no class
+            ``existing``.
+    """
+    if if_match is None:
+        return
+    tags = {tag.strip().strip('"') for tag in if_match.split(",")}
+    if "*" not in tags and bank.content_digest not in tags:
+        raise Problem(
+            "precondition-failed", f"classes were changed in the meantime; they are now {bank.content_digest}"
+        )
+    if "*" in tags and existing is not None and bank.lookup.get(existing) is None:
+        raise Problem("precondition-failed", "no such class; If-Match: * changes one that exists")
 
 
 def _shown(entry: Entry) -> dict[str, Any]:

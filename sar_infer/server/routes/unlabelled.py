@@ -29,7 +29,7 @@ from sar_infer.server.model.line import ImageInput, Outcome
 from sar_infer.server.openapi import answer, form, problems, request_body
 from sar_infer.server.problems import IMAGE_CODES, Problem
 from sar_infer.server.request import IMAGES, Bank, Keyed, Texts, Writable, read_call, read_images, read_json
-from sar_infer.server.routes.classes import IfMatch
+from sar_infer.server.routes.classes import IfMatch, check_match
 from sar_infer.server.service import Service
 
 router = APIRouter(tags=["classes"])
@@ -91,12 +91,13 @@ async def learn(request: Request, service: Writable, bank: Bank = None, if_match
                 adapted = await in_thread(lambda: ahead(whole, adapt))
 
             def edit(bank: ClassBank) -> tuple[ClassBank, LearningReport]:
+                check_match(if_match, bank)
                 if service.engine is not engine:
                     raise Problem("overloaded", "another bundle has been loaded meanwhile; try again", BUSY_SECONDS)
                 change, report = adapted(bank)
                 return bank if call.dry_run else learn_edit(bank, change, by="sar-serve"), report
 
-            return await service.change(edit, if_match, bank=bank)
+            return await service.change(edit, bank)
 
         with service.changes.hold(1):
             after, report = await service.finished(learned())

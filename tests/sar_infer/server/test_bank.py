@@ -45,7 +45,7 @@ class Store:
         return self.banks.bank
 
     def change(self, edit: Callable[[ClassBank], ClassBank]) -> ClassBank:
-        return self.banks._changed(None, lambda bank: (edit(bank), None), None, None)[0]
+        return self.banks._changed(None, lambda bank: (edit(bank), None))[0]
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def test_an_endless_graph_is_refused_in_time(bundle_copy: Path, encoder: str, ab
     endless(bundle_copy, encoder, above)
     settings = Settings(bundle=bundle_copy, device="cpu", threads=1, workers=workers, max_batch=1 + above)
     with pytest.raises(BundleError) as refused:
-        Service.open(settings)
+        Service(settings)
     assert str(refused.value) == f"{bundle_copy / encoder}: the graph has given no answer within 2 s"
 
 

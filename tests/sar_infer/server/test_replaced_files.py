@@ -53,7 +53,7 @@ def names(server: Local) -> set[str]:
 def refusal(settings: Settings) -> str:
     """Return why a server does not start."""
     with pytest.raises(SarInferError) as caught:
-        Service.open(settings)
+        Service(settings)
     return str(caught.value)
 
 
