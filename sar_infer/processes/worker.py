@@ -1,11 +1,11 @@
-"""One worker: a process that is started fresh, answers tasks over a pipe of its own, and ends with its parent.
+"""One worker: a process that is started fresh, answers tasks over a socket of its own, and ends with its parent.
 
 Workers share neither queue nor lock, so one that is killed at any point disturbs no other. They are spawned, never
 forked: threads of onnxruntime and CUDA do not survive a fork.
 
 ``multiprocessing`` hands arguments to a new process through a pipe whose other end the parent holds open too: more than
-the pipe holds would wait for ever if the process died before it read them. So a worker starts only with its own pipe,
-and gets everything else over that.
+the pipe holds would wait for ever if the process died before it read them. So a worker starts only with its own socket,
+and gets everything else over that. A message is its length and a pickle.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ import time
 import traceback
 from collections.abc import Callable
 from multiprocessing import get_context, parent_process
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
-from multiprocessing.reduction import ForkingPickler
 from multiprocessing.resource_tracker import ensure_running
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any, Generic, TypeVar
-from weakref import WeakSet
+from typing import Any, Generic, NoReturn, TypeVar
+from weakref import WeakSet, finalize
 
 from sar_infer.processes.signals import ended_by_deadline, waiting
 
@@ -43,9 +42,8 @@ _GRACE = 5.0
 _REAPED_EVERY = 0.001
 """Seconds between two looks at an exit code. Whenever ``multiprocessing`` starts a process it asks for the codes of
 all others, and the thread that was given one may not have noted it yet."""
-_LENGTH = struct.Struct("!i")
-"""How ``multiprocessing`` writes the length of a message of less than 2 GiB; a larger one is not sent."""
-_PIECE = 2**16
+_LENGTH = struct.Struct("!Q")
+_CHUNK = 2**16
 """Bytes read at once: the C library takes and returns more than 128 kB from and to the system each time."""
 _LIVING: WeakSet[SpawnProcess] = WeakSet()
 """Processes that were started here, as long as anything refers to them."""
@@ -95,11 +93,8 @@ class Worker(Generic[Answer]):
 
     def __init__(self, load: Load[Answer], limit: float | None = None) -> None:
         self._load, self._limit = load, limit
-        self._loop: asyncio.AbstractEventLoop | None = None  # once it has been asked from one
-        self._open, self._writing = True, False
-        self._unsent, self._received = memoryview(b""), bytearray()
-        self._reply: asyncio.Future[memoryview] | None = None
-        self._pipe, theirs = _SPAWN.Pipe()
+        self._socket, theirs = socket.socketpair()
+        finalize(self, self._socket.close)  # the process of a worker that is dropped ends too
         self._process = _SPAWN.Process(target=_serve, args=(theirs,), daemon=True)
         try:
             if sys.platform != "win32":
@@ -108,7 +103,7 @@ class Worker(Generic[Answer]):
                 self._process.start()
             _LIVING.add(self._process)
         except BaseException:
-            self._pipe.close()
+            self._socket.close()
             raise
         finally:
             theirs.close()
@@ -120,12 +115,8 @@ class Worker(Generic[Answer]):
 
     @property
     def alive(self) -> bool:
-        """Return whether the process still runs, as of now, not of the last turn of the event loop."""
-        if self._loop is None:
-            return not wait([self._process.sentinel], 0)
-        if self._open:
-            self._read()
-        return self._open
+        """Return whether the process still runs, as of now, not of the last turn of an event loop."""
+        return not wait([self._process.sentinel], 0)
 
     @property
     def stopped(self) -> bool:
@@ -144,11 +135,7 @@ class Worker(Generic[Answer]):
             DeathError: the process ended meanwhile (``TimeLimitError`` if it was given no more time).
             Exception: whatever ``load`` raised.
         """
-        _bound(self._pipe, limit)
-        self._send(self._load)
-        begun = self._receive(limit)
-        _bound(self._pipe, self._limit)
-        return begun
+        return self._asked(self._load, limit)
 
     def answer(self, task: tuple[Any, ...]) -> Answer:
         """Return the answer to a task.
@@ -157,37 +144,24 @@ class Worker(Generic[Answer]):
             DeathError: the process ended before it answered (``TimeLimitError`` if that took too long).
             Exception: whatever the task raised, with the process's traceback as a note; the process lives on.
         """
-        self._send(task)
-        answer: Answer = self._receive(self._limit)
+        answer: Answer = self._asked(task, self._limit)
         return answer
 
     async def answer_async(self, task: tuple[Any, ...]) -> Answer:
-        """Do as ``answer`` in an event loop; from then on ``answer`` itself cannot be called.
+        """Do as ``answer`` in an event loop.
 
         Raises:
             DeathError: See ``answer``.
             Exception: See ``answer``.
         """
-        if sys.platform == "win32":  # its event loop cannot wait for a pipe
-            return await asyncio.to_thread(self.answer, task)
-        pipe = self._pipe.fileno()
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            os.set_blocking(pipe, False)
-            self._loop.add_reader(pipe, self._read)
-        message = pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
-        self._reply, self._received = self._loop.create_future(), bytearray()
-        self._unsent = memoryview(_LENGTH.pack(len(message)) + message)
-        self._write()  # as far as the pipe takes it, before this waits for anything
-        if self._unsent:
-            self._writing = True
-            self._loop.add_writer(pipe, self._write)
+        loop, message, content = asyncio.get_running_loop(), _message(task), bytearray()
         try:
+            self._socket.setblocking(False)
             async with asyncio.timeout(self._limit):
-                content = await self._reply
+                await loop.sock_sendall(self._socket, message)
+                while not _is_whole(content):
+                    content += await loop.sock_recv(self._socket, _CHUNK) or _closed()
         except OSError as error:  # ``TimeoutError`` is one
-            self.dismiss()
-            self._reply = None  # whose error leads back here: a cycle, in which the process's pipes would stay open
             raise await asyncio.to_thread(self._died, isinstance(error, TimeoutError)) from None
         answer: Answer = _opened(content)
         return answer
@@ -198,9 +172,7 @@ class Worker(Generic[Answer]):
 
     def dismiss(self) -> None:
         """Let the process end when it has nothing to do; nobody may wait for its answer. See ``ended``."""
-        if self._loop is not None and not self._pipe.closed and not self._loop.is_closed():
-            self._lose(ConnectionResetError("the pipe was closed"))
-        self._pipe.close()
+        self._socket.close()
 
     def ended(self) -> int | None:
         """Dismiss the process, wait for it to end, after a few seconds by force, and return its exit code.
@@ -216,61 +188,16 @@ class Worker(Generic[Answer]):
             time.sleep(_REAPED_EVERY)
         return exit_code
 
-    def _write(self) -> None:
+    def _asked(self, content: Any, limit: float | None) -> Any:
+        """Send something to the process, and return what it answers."""
+        message = _message(content)
         try:
-            self._unsent = self._unsent[os.write(self._pipe.fileno(), self._unsent) :]
-        except BlockingIOError:
-            return
+            self._socket.settimeout(limit)
+            self._socket.sendall(message)
+            answer = _received(self._socket)
         except OSError as error:
-            self._lose(error)
-            return
-        if self._writing and self._loop is not None and not self._unsent:
-            self._writing = False
-            self._loop.remove_writer(self._pipe.fileno())
-
-    def _read(self) -> None:
-        try:
-            piece = os.read(self._pipe.fileno(), _PIECE)
-            if not piece:
-                raise ConnectionResetError("the other side has closed the pipe")
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._lose(error)
-            return
-        self._received += piece
-        if len(self._received) < _LENGTH.size or self._reply is None or self._reply.done():
-            return
-        (length,) = _LENGTH.unpack_from(self._received)
-        if len(self._received) >= _LENGTH.size + length:
-            self._reply.set_result(memoryview(self._received)[_LENGTH.size :])
-
-    def _lose(self, error: OSError) -> None:
-        """Leave the event loop, and tell who waits for an answer."""
-        self._open, self._unsent = False, memoryview(b"")
-        if self._loop is not None:
-            self._loop.remove_reader(self._pipe.fileno())
-            self._loop.remove_writer(self._pipe.fileno())
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_exception(error)
-
-    def _send(self, message: Any) -> None:
-        with ForkingPickler.dumps(message) as content:
-            try:
-                self._pipe.send_bytes(content)
-            except OSError as error:
-                # Its frames hold views of the message, and Python 3.13 complains on stderr of a view that is left.
-                traceback.clear_frames(error.__traceback__)
-                raise self._died(isinstance(error, BlockingIOError)) from None
-
-    def _receive(self, limit: float | None) -> Any:
-        try:
-            if not self._pipe.poll(limit):
-                raise BlockingIOError
-            content = self._pipe.recv_bytes()
-        except (EOFError, OSError) as error:
-            raise self._died(isinstance(error, BlockingIOError)) from None
-        return _opened(content)
+            raise self._died(isinstance(error, TimeoutError)) from None
+        return _opened(answer)
 
     def _died(self, late: bool) -> DeathError:
         """Wait for the process to end, by force if it is late, and return how it did."""
@@ -280,26 +207,42 @@ class Worker(Generic[Answer]):
         return TimeLimitError(exit_code) if late or ended_by_deadline(exit_code) else DeathError(exit_code)
 
 
-def _opened(content: bytes | memoryview) -> Any:
+def _message(content: Any) -> bytes:
+    data = pickle.dumps(content, pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(data)) + data
+
+
+def _received(connection: socket.socket) -> bytearray:
+    """Return a message."""
+    content = bytearray()
+    while not _is_whole(content):
+        content += connection.recv(_CHUNK) or _closed()
+    return content
+
+
+def _is_whole(content: bytearray) -> bool:
+    """Return whether a message ends here."""
+    return len(content) >= _LENGTH.size and len(content) == _LENGTH.size + _LENGTH.unpack_from(content)[0]
+
+
+def _closed() -> NoReturn:
+    raise ConnectionResetError("the other side has closed the socket")
+
+
+def _content(message: bytes | bytearray) -> Any:
+    return pickle.loads(memoryview(message)[_LENGTH.size :])  # noqa: S301 - of a process that this program started
+
+
+def _opened(message: bytearray) -> Any:
     """Return what the process sent, or raise it."""
-    done, value = ForkingPickler.loads(content)
+    done, value = _content(message)
     if not done:
         raise value
     return value
 
 
-def _bound(pipe: Connection, seconds: float | None) -> None:
-    """Let the kernel end a transfer with ``BlockingIOError`` if the other side stops in the middle; None: never."""
-    if sys.platform == "win32":
-        return
-    with socket.socket(fileno=os.dup(pipe.fileno())) as end:
-        limit = struct.pack("@ll", int(seconds or 0), int((seconds or 0) % 1 * 1e6))
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-
-
-def _serve(pipe: Connection) -> None:
-    """Load what the parent sends first, and answer tasks until it closes the pipe: the main function of the process.
+def _serve(connection: socket.socket) -> None:
+    """Load what the parent sends first, and answer tasks until it closes the socket: the main function of the process.
 
     The process ignores Ctrl-C: its parent ends it.
     """
@@ -307,36 +250,32 @@ def _serve(pipe: Connection) -> None:
     if hasattr(signal, "SIGALRM"):  # for ``signals.deadline``; a parent may have ignored it
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
     _end_with_parent()
-    try:
-        content = pipe.recv_bytes()
-    except (EOFError, OSError):  # the parent has closed it, or has ended
-        return
-    try:
-        answer = ForkingPickler.loads(content)()
-    except Exception as error:
-        pipe.send_bytes(_failure(error))
-        return
-    del content
-    pipe.send((True, getattr(answer, "begun", None)))
-    with contextlib.suppress(EOFError, OSError):  # the parent has closed it, or has ended
+    with contextlib.suppress(OSError):  # the parent has closed it, or has ended
+        message = _received(connection)
+        try:
+            answer = _content(message)()
+        except Exception as error:
+            connection.sendall(_failure(error))
+            return
+        connection.sendall(_message((True, getattr(answer, "begun", None))))
         while True:
-            content = pipe.recv_bytes()
+            message = _received(connection)
             try:
-                reply = ForkingPickler.dumps((True, answer(*ForkingPickler.loads(content))))
+                reply = _message((True, answer(*_content(message))))
             except Exception as error:
                 reply = _failure(error)
-            pipe.send_bytes(reply)
+            connection.sendall(reply)
 
 
-def _failure(error: Exception) -> Any:
-    """Return an error as bytes, as text if it cannot be sent."""
+def _failure(error: Exception) -> bytes:
+    """Return an error as a message, as text if it cannot be sent."""
     error.add_note("".join(traceback.format_exception(error)))
     try:
-        content = ForkingPickler.dumps((False, error))
-        ForkingPickler.loads(content)
+        message = _message((False, error))
+        _content(message)
     except Exception:
-        return ForkingPickler.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
-    return content
+        return _message((False, RuntimeError(f"{type(error).__name__}: {error}")))
+    return message
 
 
 def _end_with_parent() -> None:

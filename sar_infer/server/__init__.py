@@ -12,7 +12,7 @@ each the next function to read:
 7. ``model.line.Line.each``: the line of images.
 8. ``model.workers.Processes.take``: an idle worker; ``model.supervisor`` says when one is started, or none for a while.
 9. ``model.line.Line._work``: one batch, and what becomes of it if its worker dies.
-10. ``processes.worker.Worker.answer_async``: the pipe there and back.
+10. ``processes.worker.Worker.answer_async``: the socket there and back.
 11. ``model.process.Computer.__call__``, in the worker: images are decoded and encoded.
 12. ``model.line.Line._finish``: the rows of a batch are ranked.
 
