@@ -20,12 +20,12 @@ from sar_infer.cli.comparing import compare
 from sar_infer.cli.options import (
     BUNDLE_ARGUMENT,
     CONTEXT,
+    Refusal,
     emit,
     format_option,
     one_blas_thread,
     option,
     printing,
-    refused_command,
     reported,
     set_encoding,
 )
@@ -77,8 +77,12 @@ def _further(name: str) -> click.Command | None:
             return command
     if name not in _OF_TRAINING:
         return None
-    reason = f"sar-bundle {name} needs the training packages: {install('train')}"
-    return refused_command(name, reason, summary=_OF_TRAINING[name])
+
+    def refuse() -> None:
+        raise Refusal(f"sar-bundle {name} needs the training packages: {install('train')}")
+
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(name, anything, refuse, help=_OF_TRAINING[name], add_help_option=False)
 
 
 @click.group(cls=_Commands, context_settings=CONTEXT | {"auto_envvar_prefix": "SAR_BUNDLE"}, epilog=EPILOG)
@@ -179,7 +183,7 @@ def _accuracies(bundle: Bundle, photos: Path) -> list[dict[str, Any]]:
     """Return the accuracy among the bank's classes and among new ones, as far as there are folders of two or more."""
     from sar_infer.classifier import Classifier
     from sar_infer.cli.bank.photos import files_by_class
-    from sar_infer.cli.evaluating import evaluated
+    from sar_infer.cli.evaluating import watched
     from sar_infer.errors import InputError
 
     classifier, metrics = Classifier(bundle, device="cpu"), bundle.manifest.quality.metrics
@@ -190,7 +194,8 @@ def _accuracies(bundle: Bundle, photos: Path) -> list[dict[str, Any]]:
         paths = {n: p for n, p in labelled.items() if (bundle.bank.lookup.get(n) is None) is (group == "new")}
         if len(paths) < 2:
             continue
-        evaluation = evaluated(classifier, paths, list(paths), only=True)
+        count = sum(map(len, paths.values()))
+        evaluation = watched(classifier.evaluate, paths, count, classes=list(paths), only=True)
         result.append(
             {
                 "of": group,

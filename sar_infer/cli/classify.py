@@ -17,7 +17,7 @@ from sar_infer import __version__
 from sar_infer.classify.output import FORMATS
 from sar_infer.cli.bulk import bulk_options, check_without_out, classify_in_bulk
 from sar_infer.cli.command import Command
-from sar_infer.cli.evaluating import check_page, evaluated, of_training, report
+from sar_infer.cli.evaluating import check_page, of_training, report, watched
 from sar_infer.cli.options import (
     CONTEXT,
     COUNT,
@@ -27,6 +27,7 @@ from sar_infer.cli.options import (
     one_blas_thread,
     option,
     printing,
+    progress_bar,
     read_classes,
     set_encoding,
     warn,
@@ -189,7 +190,8 @@ def _evaluate(options: SimpleNamespace) -> int:
     warnings.filterwarnings("ignore", module="PIL")
     classifier, class_phrases, bank = _prepare(options, Profile())
     photos = files_by_class((bank or classifier.bank).lookup, {}, options.images)
-    evaluation = evaluated(classifier, photos, class_phrases, options.only if bank is None else None, bank=bank)
+    only, count = options.only if bank is None else None, sum(map(len, photos.values()))
+    evaluation = watched(classifier.evaluate, photos, count, classes=class_phrases, only=only, bank=bank)
     facts = {name: value for name in _FACTS if (value := getattr(options, name))}
     facts["photos"] = ", ".join(options.images)
     title = f"Evaluation on {options.images[0]}"
@@ -252,17 +254,16 @@ def _print(results: Iterator[ImageResult], form: str, count: int) -> int:
     """Print results as they arrive and return how many are errors."""
     failed = 0
 
-    def counted() -> Iterator[ImageResult]:
+    def noted() -> Iterator[ImageResult]:
         nonlocal failed
         for result in results:
             failed += result.error is not None
-            progress.update(1)
+            bar.update(1)
             yield result
 
     set_encoding(form)
-    hidden = count < _PROGRESS_FROM or not sys.stderr.isatty() or sys.stdout.isatty()
-    with click.progressbar(length=count, label="Classifying", file=sys.stderr, hidden=hidden) as progress:
-        for piece in FORMATS[form](counted()):
+    with progress_bar(count, "Classifying", count if sys.stdout.isatty() else _PROGRESS_FROM) as bar:
+        for piece in FORMATS[form](noted()):
             with printing():
                 click.echo(piece, nl=False)
     if failed and form != "text":  # as text, each failure is among the answers

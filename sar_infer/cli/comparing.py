@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import platform
 import statistics
 import sys
 import time
@@ -72,7 +70,7 @@ def compare(
         from sar_infer import __version__
         from sar_infer.bank.class_bank import Lookup
         from sar_infer.cli.bank.photos import files_by_class
-        from sar_infer.cli.evaluating import check_page, evaluated_several
+        from sar_infer.cli.evaluating import check_page, watched
         from sar_infer.encoders.cache import photo_cache
         from sar_infer.evaluation.compare import (
             Candidate,
@@ -85,29 +83,24 @@ def compare(
 
         check_page(html)
         files = files_by_class(Lookup.of(()), {}, [photos])
-        labels = None if several is None else labels_of([several], files.get)
+        labels = {} if several is None else labels_of([several], files.get)
         opened: dict[str, Classifier] = dict(_opened(bundles, precision))
         of_several: dict[str, SeveralEvaluation] = {}
         with photo_cache.stored(cache):
             read = {name: _embedded(name, classifier, files) for name, classifier in opened.items()}
-            for name, classifier in opened.items() if labels is not None else ():
+            for name, classifier in opened.items() if labels else ():
                 bank = classifier.create(files, skip_unreadable=True)
-                of_several[name] = evaluated_several(classifier, labels or {}, bank)
+                of_several[name] = watched(classifier.evaluate_several, labels, len(labels), bank=bank)
                 classifier.close_images()
         paths = [path for of_class in files.values() for path in of_class]
         shared = [path for path in paths if all(path in of_bundle for of_bundle in read.values())]
-        costs = _costs(opened, shared[:: max(1, len(shared) // _TIMED)], cache)
+        costs = _costs(opened, shared[:: max(1, len(shared) // _TIMED)])
+        curves = {
+            name: _curve(classifier, {path: read[name][path] for path in shared}) for name, classifier in opened.items()
+        }
+        licences = {name: classifier.bundle.manifest.provenance.licences for name, classifier in opened.items()}
         order = ranked(
-            [
-                Candidate(
-                    name,
-                    classifier.bundle.manifest.provenance.licences,
-                    _curve(classifier, {path: read[name][path] for path in shared}),
-                    costs[name],
-                    of_several.get(name),
-                )
-                for name, classifier in opened.items()
-            ]
+            [Candidate(name, licences[name], curves[name], costs[name], of_several.get(name)) for name in opened]
         )
         if html is not None:
             facts = {"photos": photos, "made by": f"sar-clip {__version__}"}
@@ -165,32 +158,17 @@ def _curve(classifier: Classifier, photos: Mapping[str, tuple[str, Floats]]) -> 
     return photo_curve(rows, labels, texts, manifest.logit_scale, named=named)
 
 
-def _costs(opened: Mapping[str, Classifier], photos: Sequence[str], folder: Path | None) -> dict[str, Cost]:
-    """Return the cost of each bundle by its name: that of an earlier call on this machine, or measured.
-
-    Each is measured in a process of its own. The folder of embeddings keeps the figures in ``costs.json``.
-    """
-    from sar_infer.evaluation.compare import Cost
+def _costs(opened: Mapping[str, Classifier], photos: Sequence[str]) -> dict[str, Cost]:
+    """Return the cost of each bundle by its name, measured in a process of its own."""
     from sar_infer.processes.alone import answer_each
-    from sar_infer.storage.files import write_atomically
 
-    def key(one: Classifier) -> str:
-        return f"{platform.node()} {one.bundle.manifest.digest} {one.choice.image}"
-
-    file = None if folder is None else folder / "costs.json"
+    tasks = [(one.bundle.location, one.choice.precision, photos) for one in opened.values()]
     costs: dict[str, Cost] = {}
-    if file is not None:
-        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):  # damaged: measured again
-            costs |= {key: Cost(**values) for key, values in json.loads(file.read_text("utf-8")).items()}
-    due = [one for one in opened.values() if key(one) not in costs]
-    tasks = [(one.bundle.location, one.choice.precision, photos) for one in due]
-    for number, cost in answer_each(_timing, tasks, 1):
+    for name, (_, cost) in zip(opened, sorted(answer_each(_timing, tasks, 1)), strict=True):
         if isinstance(cost, BaseException):
             raise cost
-        costs[key(due[number])] = cost
-    if file is not None and due:
-        write_atomically(file, [json.dumps({key: vars(cost) for key, cost in costs.items()}, indent=1).encode()])
-    return {name: costs[key(one)] for name, one in opened.items()}
+        costs[name] = cost
+    return costs
 
 
 def _timing() -> Callable[..., Cost]:

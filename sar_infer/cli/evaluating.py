@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,12 +17,11 @@ from sar_infer.storage.strict_json import json_values
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
     from sar_infer.bundle.bundle import Bundle
-    from sar_infer.classifier import Classifier
     from sar_infer.evaluation.evaluation import Evaluation
     from sar_infer.evaluation.labels import LabelCheck
     from sar_infer.evaluation.several import SeveralEvaluation
-    from sar_infer.text.names import Classes
 
+Result = TypeVar("Result")
 _TRAINING = "a bundle does not record which photos it was trained on; leave these out yourself"
 
 
@@ -32,25 +31,10 @@ def check_page(path: Path | None) -> None:
         raise Refusal(f"{path}: expected a file to write, in a folder that exists; choose another --html")
 
 
-def evaluated(
-    classifier: Classifier,
-    photos: Mapping[str, Sequence[str]],
-    classes: Classes | None = None,
-    only: bool | None = None,
-    *,
-    bank: ClassBank | None = None,
-) -> Evaluation:
-    """Evaluate photos as `Classifier.evaluate` does, with a bar on a terminal."""
-    with progress_bar(sum(map(len, photos.values())), "Evaluating") as bar:
-        return classifier.evaluate(photos, classes=classes, only=only, bank=bank, watch=bar.update)
-
-
-def evaluated_several(
-    classifier: Classifier, labels: Mapping[str, Sequence[str]], bank: ClassBank | None = None
-) -> SeveralEvaluation:
-    """Evaluate photos as `Classifier.evaluate_several` does, with a bar on a terminal."""
-    with progress_bar(len(labels), "Evaluating") as bar:
-        return classifier.evaluate_several(labels, bank=bank, watch=bar.update)
+def watched(evaluate: Callable[..., Result], photos: object, count: int, **options: Any) -> Result:
+    """Return what a method of `Classifier` makes of so many photos, with a bar on a terminal."""
+    with progress_bar(count, "Evaluating") as bar:
+        return evaluate(photos, watch=bar.update, **options)
 
 
 def of_training(evaluation: Evaluation, bundle: Bundle, bank: ClassBank) -> bool:
@@ -101,7 +85,8 @@ def report(
         if page is not None:
             write_several(page, evaluation, title, made)
     else:
-        _report_labels(evaluation.label_check, page, title, strict=strict)
+        beside = page and page.with_name(f"{page.stem}-labels.html")
+        report_labels(evaluation.label_check, beside, f"{title}: photos in doubt", strict=strict)
         lines, content = text_lines(evaluation, shutil.get_terminal_size((100, 24)).columns), evaluation.to_json()
         if page is not None:
             write_evaluation(page, evaluation, title, made)
@@ -110,14 +95,26 @@ def report(
     return min(1, len(unreadable))
 
 
-def _report_labels(check: LabelCheck | None, page: Path | None, title: str, *, strict: bool) -> None:
+def report_labels(check: LabelCheck | None, page: Path | None, title: str, command: str = "", *, strict: bool) -> None:
+    """Print a line about photos that may lie in the wrong folder, and write the page.
+
+    Args:
+        check: The photos; None if nobody looked.
+        page: The page; None writes none.
+        title: What was checked.
+        command: The command that takes the page's list.
+        strict: Refuse to go on.
+
+    Raises:
+        Refusal: There are such photos, with ``strict``.
+        WriteError: The page cannot be written.
+    """
     from sar_infer.evaluation.labels import write_labels
 
-    beside = page and page.with_name(f"{page.stem}-labels.html")
-    if check is None or not (text := check.line(beside or "name one with --html PAGE")):
+    if check is None or not (line := check.line(page or "name one with --html PAGE")):
         return
-    if beside is not None:
-        write_labels(beside, check, f"{title}: photos in doubt")
+    if page is not None:
+        write_labels(page, check, title, command)
     if strict:
-        raise Refusal(f"--strict, and {text}")
-    warn(text)
+        raise Refusal(f"--strict, and {line}")
+    warn(line)

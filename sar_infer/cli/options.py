@@ -94,16 +94,6 @@ BUNDLE_ARGUMENT = click.argument("bundle", required=False, type=click.Path(), en
 """BUNDLE of the commands of ``sar-bundle``: a folder or a location on a hub; None is the bundle that ships."""
 
 
-def refused_command(name: str, reason: str, *, summary: str | None = None) -> click.Command:
-    """Return a command that takes anything and ends with one line; without a summary, help does not list it."""
-
-    def refuse() -> None:
-        raise Refusal(reason)
-
-    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
-    return click.Command(name, anything, refuse, help=summary, hidden=summary is None, add_help_option=False)
-
-
 @contextlib.contextmanager
 def reported(location: object) -> Iterator[None]:
     """Turn errors into one line on stderr: exit code 2 for what cannot be used, 1 for what could not be written.

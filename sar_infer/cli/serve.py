@@ -121,12 +121,10 @@ def main(**values: Any) -> None:
         if (error.name or "").partition(".")[0] not in _MODULES:
             raise
         raise Refusal(f"sar-serve needs {error.name}: {install('serve')}") from None
-    except (ImportError, MemoryError) as error:  # such as a library that cannot be mapped
-        raise Refusal(f"sar-serve cannot be loaded: {reason_of(error)}; {_MEMORY}") from None
-    except RuntimeError as error:
-        if "start new thread" not in str(error):
+    except (ImportError, MemoryError, RuntimeError) as error:  # such as a library that cannot be mapped
+        if isinstance(error, RuntimeError) and "start new thread" not in str(error):
             raise
-        raise Refusal(f"sar-serve cannot be loaded: {error}; {_MEMORY}") from None
+        raise Refusal(f"sar-serve cannot be loaded: {reason_of(error)}; {_MEMORY}") from None
     except SarInferError as error:
         raise Refusal(str(error)) from None
 

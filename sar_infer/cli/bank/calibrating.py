@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from sar_infer.cli.bank.common import BankArguments, before_change, locked, on_bank, own_option, photos_option, save
+from sar_infer.cli.bank.common import BankArguments, locked, on_bank, opened, own_option, photos_option, save
 from sar_infer.cli.options import Refusal, emit, warn
 from sar_infer.errors import one_line
 
@@ -34,7 +34,7 @@ def calibrate(arguments: BankArguments, *, photos: Sequence[str], false_alarms: 
     from sar_infer.classify.calibration import calibration_lines
     from sar_infer.cli.bank.photos import already_counted, files_by_class, read_photos
 
-    before = before_change(arguments)
+    before = opened(arguments, changing=True)
     bank = before.bank
     files = files_by_class(bank.lookup, {}, photos)
     for name in files:

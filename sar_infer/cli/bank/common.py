@@ -6,7 +6,7 @@ import functools
 import itertools
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ ENVIRONMENT = "SAR_BANK"
 """Prefix of the environment variables of a single command's options: ``SAR_BANK_ADD_CLASSES`` for ``add --classes``."""
 own_option = click.option
 """An option whose environment variable contains the name of its command; ``options.option`` is for shared ones."""
-Chunk = TypeVar("Chunk", bound=Sized)
+Chunk = TypeVar("Chunk")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ class BankArguments:
     file: Path
     bundle: str | None
     form: str
+
+    @property
+    def labels_page(self) -> Path:
+        """Return the page of photos that may lie in the wrong folder."""
+        return self.file.with_name(f"{self.file.stem}-labels.html")
 
 
 @dataclass(frozen=True)
@@ -131,46 +136,29 @@ exclude_option = own_option(
 )
 
 
-def opened(arguments: BankArguments, *, may_be_missing: bool = False) -> Workspace:
-    """Open the bundle, and the bank if it belongs to the bundle, for reading.
+def opened(arguments: BankArguments, *, may_be_missing: bool = False, changing: bool = False) -> Workspace:
+    """Open the bundle, and the bank if it belongs to the bundle.
 
     Args:
         arguments: Where they are.
-        may_be_missing: Use the bundle's bank if the bank file does not exist, and report it on stderr.
-
-    Raises:
-        BundleError: The bundle is damaged.
-        BankError: The bank is missing, damaged, or of another encoder.
-    """
-    from sar_infer.bank import ClassBank
-    from sar_infer.bundle.bundle import bundle_name, open_bundle
-
-    bundle = open_bundle(arguments.bundle or None)
-    if may_be_missing and not arguments.file.exists():
-        count, name = f"{len(bundle.bank.names):,}", bundle_name(bundle.location)
-        click.echo(one_line(f"{arguments.file} does not exist: these are the {count} classes of {name}"), err=True)
-        return Workspace(bundle, bundle.bank, arguments.file)
-    bank = ClassBank.load(arguments.file, bundle.manifest.encoder_digest, bundle.bank)
-    return Workspace(bundle, bank, arguments.file)
-
-
-def before_change(arguments: BankArguments, *, may_be_missing: bool = False) -> Workspace:
-    """Open a bank that can be changed, without its lock: ``locked`` takes that once all images have been read.
-
-    Args:
-        arguments: Where it is.
-        may_be_missing: A missing file starts with the classes of the bundle; ``save`` reports it.
+        may_be_missing: Use the bundle's bank if the bank file does not exist, and report it on stderr, or in ``save``.
+        changing: To change it, without its lock: ``locked`` takes that once all images have been read.
 
     Raises:
         InputError: The file cannot be changed where it is.
-        BankError: It is missing, damaged, or of another encoder.
+        BundleError: The bundle is damaged.
+        BankError: The bank is missing, damaged, or of another encoder.
     """
     from sar_infer.bundle.bank_file import BankFile, check_place
-    from sar_infer.bundle.bundle import open_bundle
+    from sar_infer.bundle.bundle import bundle_name, open_bundle
 
-    check_place(arguments.file)
+    if changing:
+        check_place(arguments.file)
     bundle = open_bundle(arguments.bundle or None)
     source = BankFile(arguments.file, bundle, missing=may_be_missing)
+    if source.bank is bundle.bank and not changing:
+        count, name = f"{len(bundle.bank.names):,}", bundle_name(bundle.location)
+        click.echo(one_line(f"{arguments.file} does not exist: these are the {count} classes of {name}"), err=True)
     return Workspace(bundle, source.bank, arguments.file, source)
 
 
@@ -201,19 +189,20 @@ def write(arguments: BankArguments, before: Workspace, after: ClassBank, why: st
     bank, changed = before.bank, after is not before.bank
     if changed:
         save(arguments, before, after)
-        if not after.can_answer:
-            click.echo("Warning: every class is background, so none is predicted", err=True)
+        lines = ["Warning: every class is background, so none is predicted"] * (not after.can_answer)
         if bank.calibration_holds and not after.calibration_holds:
-            text = "this change made the calibration stale; calibrate again: "
-            click.echo(f"{text}{again(arguments, 'calibrate', '--photos', 'PHOTOS')}", err=True)
+            calibrate = again(arguments, "calibrate", "--photos", "PHOTOS")
+            lines.append(f"this change made the calibration stale; calibrate again: {calibrate}")
         if bank.fitted is not None and after.fitted is None:
             from sar_infer.classify.fitting import enough
 
             following = f"; next: {again(arguments, 'fit')}" if enough(after.photos) else ""
-            click.echo(f"without a fitted class model{following}", err=True)
+            lines.append(f"without a fitted class model{following}")
         if after.learned is not None and after.learned.stale and not (bank.learned and bank.learned.stale):
-            text = "this change made the adaptation to unlabelled photos stale; adapt again: "
-            click.echo(f"{text}{again(arguments, 'learn', '--photos', 'PHOTOS')}", err=True)
+            learn = again(arguments, "learn", "--photos", "PHOTOS")
+            lines.append(f"this change made the adaptation to unlabelled photos stale; adapt again: {learn}")
+        for line in lines:
+            click.echo(line, err=True)
     step = after.history[-1] if changed else None
     undo = bank.log.last if step and step.can_undo and step.action != "forget" else None
     content = {
@@ -290,7 +279,7 @@ def show_findings(findings: Sequence[Finding]) -> None:
 
 
 def counted(
-    chunks: Iterable[Chunk], total: int, label: str, size: Callable[[Chunk], int] = len, hidden_up_to: int = 64
+    chunks: Iterable[Chunk], total: int, label: str, size: Callable[[Chunk], int], hidden_up_to: int = 64
 ) -> Iterator[Chunk]:
     """Yield the chunks; on a terminal, show a bar that counts their items if there are more than ``hidden_up_to``."""
     started, done = time.perf_counter(), 0

@@ -15,13 +15,13 @@ from sar_infer.cli.bank.common import (
     BankArguments,
     Workspace,
     again,
-    before_change,
     bundle_words,
     cache_option,
     classes_option,
     exclude_option,
     locked,
     on_bank,
+    opened,
     own_option,
     photos_option,
     read_phrases,
@@ -66,7 +66,8 @@ def create(
     from sar_infer.bundle.bank_file import WAIT, check_place
     from sar_infer.bundle.bundle import empty_bank, open_bundle
     from sar_infer.classify.fitting import content as fit_content
-    from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels
+    from sar_infer.cli.bank.photos import checked, files_by_class, read_photos
+    from sar_infer.cli.evaluating import report_labels
     from sar_infer.encoders.cache import photo_cache
     from sar_infer.evaluation.compare import encoder_hint
     from sar_infer.evaluation.labels import LIST
@@ -89,7 +90,8 @@ def create(
     better = arguments.file.with_stem(f"{arguments.file.stem}-2")
     sources = [word for path in photos for word in ("--photos", path)] + (["--classes", str(classes)] * bool(classes))
     command = shlex.join(["sar-bank", "create", str(better), *sources, *bundle_words(arguments)])
-    report_labels(arguments, check, f"{command} --exclude {LIST}", strict=strict)
+    title, following = f"Photos of {arguments.file.name}", f"{command} --exclude {LIST}"
+    report_labels(check, arguments.labels_page, title, following, strict=strict)
     started = time.perf_counter()
     bank, fitting = workspace.classifier.make_bank(phrases, read.sets, by="sar-bank create")
     seconds = time.perf_counter() - started
@@ -129,7 +131,7 @@ def fit(arguments: BankArguments) -> None:
     from sar_infer.bank import edits
     from sar_infer.classify.fitting import content as fit_content
 
-    before, started = before_change(arguments), time.perf_counter()
+    before, started = opened(arguments, changing=True), time.perf_counter()
     fit_model = edits.ahead(before.bank, before.classifier.fit_model)
     seconds = time.perf_counter() - started
     with locked(before) as workspace:

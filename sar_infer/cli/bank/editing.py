@@ -15,12 +15,12 @@ from sar_infer.cli.bank.common import (
     BankArguments,
     Workspace,
     again,
-    before_change,
     classes_option,
     counted,
     exclude_option,
     locked,
     on_bank,
+    opened,
     own_option,
     photos_option,
     read_phrases,
@@ -87,11 +87,12 @@ def add(  # noqa: PLR0913 - one for each option
     _check_call(arguments, names, classes, photos, photos_only=photos_only)
     from sar_infer.bank import edits
     from sar_infer.classify.fitting import fit_advice
-    from sar_infer.cli.bank.photos import checked, files_by_class, read_photos, report_labels
+    from sar_infer.cli.bank.photos import checked, files_by_class, read_photos
+    from sar_infer.cli.evaluating import report_labels
     from sar_infer.evaluation.findings import name_findings
     from sar_infer.evaluation.labels import LIST
 
-    before = before_change(arguments, may_be_missing=True)
+    before = opened(arguments, may_be_missing=True, changing=True)
     named = read_phrases(names, classes, before.classifier.check_name if photos_only else len)
     files = files_by_class(before.bank.lookup, named, photos, exclude)
     phrases = dict.fromkeys(files) | {name: None if texts == (name,) else texts for name, texts in named.items()}
@@ -104,8 +105,9 @@ def add(  # noqa: PLR0913 - one for each option
     findings += check.confused()
     _refuse(findings, strict=strict)
     show_findings(findings)
-    undo = again(arguments, "rollback", "--steps", "1")
-    report_labels(arguments, check, f"{undo}; then the same command with --exclude {LIST}", strict=strict)
+    title, undo = f"Photos of {arguments.file.name}", again(arguments, "rollback", "--steps", "1")
+    following = f"{undo}; then the same command with --exclude {LIST}"
+    report_labels(check, arguments.labels_page, title, following, strict=strict)
 
     settings = ({"background": True} if background else {}) | ({} if threshold is None else {"threshold": threshold})
 
@@ -151,7 +153,7 @@ def _embedded(workspace: Workspace, phrases: Phrases, photographed: Container[st
 
     items, embed = [*phrases.items()], workspace.classifier.class_rows
     chunks = (dict(items[start : start + _CHUNK]) for start in range(0, len(items), _CHUNK))
-    rows = [embed(chunk, photographed) for chunk in counted(chunks, len(items), "Embedding", hidden_up_to=_CHUNK)]
+    rows = [embed(chunk, photographed) for chunk in counted(chunks, len(items), "Embedding", len, _CHUNK)]
     return np.concatenate([np.empty((0, workspace.bank.dim), np.float32), *rows])
 
 
@@ -191,7 +193,7 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
     if photos and (len(names) != 1 or classes is not None):
         raise Refusal("--photos needs one class: sar-bank remove BANK_FILE CLASS --photos PATH")
     listed = [] if classes is None else read_class_file(classes).classes
-    before = before_change(arguments)
+    before = opened(arguments, changing=True)
     digests = digests_of(before, photos)
     with locked(before) as workspace:
         if photos:
@@ -211,7 +213,7 @@ def rename(arguments: BankArguments, old: str, new: str, *, embed: bool) -> None
     """Rename a class. It keeps its position and the embedding of its old name."""
     from sar_infer.bank import rename as edit
 
-    before = before_change(arguments)
+    before = opened(arguments, changing=True)
     row = before.classifier.embed_names([new])[0] if embed else None
     with locked(before) as workspace:
         write(arguments, workspace, edit(workspace.bank, old, new, row, by="sar-bank rename"))
@@ -271,7 +273,7 @@ def set_class(  # noqa: PLR0913 - one for each option
             "a class has --alias, --threshold, --background and --photos-only, and the bank --unknown-threshold; give "
             "CLASS with the former and leave it out with the latter"
         )
-    with locked(before_change(arguments)) as workspace:
+    with locked(opened(arguments, changing=True)) as workspace:
         bank = workspace.bank
         if name is None:
             after = edits.set_unknown_threshold(bank, unknown_threshold, by="sar-bank set")
@@ -315,6 +317,6 @@ def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> Non
 
     if (to is None) == (steps is None):
         raise Refusal("expected --to STEP or --steps COUNT; sar-bank history BANK_FILE lists the steps")
-    with locked(before_change(arguments)) as workspace:
+    with locked(opened(arguments, changing=True)) as workspace:
         target = edits.steps_back(workspace.bank, steps or 0) if to is None else to
         write(arguments, workspace, edits.rollback(workspace.bank, target, by="sar-bank rollback"))

@@ -38,13 +38,7 @@ def evaluate(arguments: BankArguments, *, photos: Sequence[str], several: bool, 
     """
     from sar_infer.bundle.bundle import bundle_name
     from sar_infer.cli.bank.photos import files_by_class
-    from sar_infer.cli.evaluating import (
-        check_page,
-        evaluated,
-        evaluated_several,
-        of_training,
-        report,
-    )
+    from sar_infer.cli.evaluating import check_page, of_training, report, watched
     from sar_infer.evaluation.curve import bank_curve
     from sar_infer.evaluation.several import labels_of
 
@@ -59,9 +53,11 @@ def evaluate(arguments: BankArguments, *, photos: Sequence[str], several: bool, 
         "photos": ", ".join(photos),
     }
     if several:
-        measured = evaluated_several(workspace.classifier, labels_of(photos, lookup.get))
+        labels = labels_of(photos, lookup.get)
+        measured = watched(workspace.classifier.evaluate_several, labels, len(labels))
         sys.exit(report(measured, arguments.form, html, title, facts))
-    evaluation = evaluated(workspace.classifier, files_by_class(lookup, {}, photos))
+    files = files_by_class(lookup, {}, photos)
+    evaluation = watched(workspace.classifier.evaluate, files, sum(map(len, files.values())))
     if curve and evaluation.label_check is not None:
         of_bank = bank_curve(workspace.bank, evaluation.label_check, workspace.bundle.manifest.logit_scale)
         evaluation = dataclasses.replace(evaluation, photo_curve=of_bank)

@@ -10,7 +10,6 @@ import click
 
 from sar_infer.cli.bank.common import (
     BankArguments,
-    before_change,
     locked,
     on_bank,
     opened,
@@ -54,7 +53,7 @@ def learn(
     from sar_infer.class_model.spool import FeatureSpool
     from sar_infer.classify.learning import report_lines
 
-    before = opened(arguments) if dry_run else before_change(arguments)
+    before = opened(arguments, changing=not dry_run)
     with FeatureSpool(before.bank.dim) as nothing:  # is there a class model, before any photo is read?
         before.classifier.adapt(nothing, bank=before.bank)
     skipped: list[tuple[str, str]] = []

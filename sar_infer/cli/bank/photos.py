@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sar_infer.cli.bank.common import BankArguments, Workspace, counted
-from sar_infer.cli.options import Refusal, warn
+from sar_infer.cli.bank.common import Workspace, counted
+from sar_infer.cli.options import warn
 from sar_infer.errors import InputError, one_line
 from sar_infer.images.inputs import is_class_list, left_out_line, read_class_list, read_excluded
 
@@ -94,7 +94,7 @@ def read_photos(
     """
     pairs = [(name, path) for name, paths in files.items() for path in paths]
     read = classifier.read_photos(
-        (pair for (pair,) in counted(((pair,) for pair in pairs), len(pairs), label)),
+        counted(pairs, len(pairs), label, lambda _: 1),
         photos_only=photos_only,
         skip_unreadable=skip_unreadable,
     )
@@ -151,26 +151,3 @@ def checked(workspace: Workspace, photos: ReadPhotos) -> LabelCheck:
     sets = {bank.lookup.spelling(name): one for name, one in photos.sets.items()}
     files = {(bank.lookup.spelling(name), digest): path for (name, digest), path in photos.files.items()}
     return check_new_photos(bank, workspace.bundle, sets, files, photos.twice)
-
-
-def report_labels(arguments: BankArguments, check: LabelCheck, command: str, *, strict: bool) -> None:
-    """Print a line about photos that may lie in the wrong folder, and write the page.
-
-    Args:
-        arguments: Of the command.
-        check: The photos.
-        command: The command that takes the page's list.
-        strict: Refuse to go on.
-
-    Raises:
-        Refusal: There are such photos, with ``strict``.
-        WriteError: The page cannot be written.
-    """
-    from sar_infer.evaluation.labels import write_labels
-
-    page = arguments.file.with_name(f"{arguments.file.stem}-labels.html")
-    if line := check.line(page):
-        write_labels(page, check, f"Photos of {arguments.file.name}", command)
-        if strict:
-            raise Refusal(f"nothing was changed: --strict, and {line}")
-        warn(line)
