@@ -41,8 +41,8 @@ from sar_infer.errors import BankError, BundleError, ClassNameError, ImageError,
 from sar_infer.evaluation.evaluation import RANKED, Evaluation, evaluate_photos
 from sar_infer.evaluation.findings import FindingWarning, name_findings
 from sar_infer.evaluation.labels import LabelCheck, check_new_photos, write_labels
-from sar_infer.evaluation.page import write_evaluation
 from sar_infer.evaluation.reading import ReadPhotos, read_photos, unreadable
+from sar_infer.evaluation.report import write_evaluation
 from sar_infer.evaluation.several import SeveralEvaluation, evaluate_several
 from sar_infer.images.labelled import Labelled, by_class, is_folder, unfolded
 from sar_infer.images.load import ImageSource, source_name

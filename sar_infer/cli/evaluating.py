@@ -69,9 +69,8 @@ def report(
         Refusal: There is such a photo, with ``strict``.
         WriteError: A page cannot be written.
     """
-    from sar_infer.evaluation.page import write_evaluation
+    from sar_infer.evaluation.report import left_out_lines, text_lines, write_evaluation
     from sar_infer.evaluation.several import SeveralEvaluation, several_lines, write_several
-    from sar_infer.evaluation.text import left_out_lines, text_lines
 
     unreadable = [item for item in evaluation.left_out if item.kind == "unreadable"]
     for item in unreadable:

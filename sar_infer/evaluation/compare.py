@@ -14,8 +14,8 @@ import numpy as np
 from sar_infer.bundle.bundle import SHIPPED
 from sar_infer.evaluation.curve import Curve, expectation, photos_of
 from sar_infer.evaluation.html import write_page
+from sar_infer.evaluation.report import table
 from sar_infer.evaluation.several import SeveralEvaluation, figures
-from sar_infer.evaluation.text import table
 from sar_infer.images.thumbnail import picture_of, short_name
 from sar_infer.measures import Difference, paired_difference
 from sar_infer.storage.strict_json import json_values
@@ -169,20 +169,15 @@ def write_comparison(
     Raises:
         WriteError: The file cannot be written.
     """
-    best = order[0]
-    pictures: dict[str, str | None] = {}
 
     def side(one: Candidate, other: Candidate) -> dict[str, Any]:
         only = np.flatnonzero(one.curve.right[-1] > other.curve.right[-1]).tolist()
         shown = [photos[number] for number in only[:: -(-len(only) // _MOST) or 1]]
-        for _, photo in shown:
-            pictures.setdefault(photo, picture_of(photo))
-        cards = [{"label": label, "image": short_name(photo), "picture": pictures[photo]} for label, photo in shown]
+        cards = [{"label": label, "image": short_name(path), "picture": picture_of(path)} for label, path in shown]
         return {"name": one.name, "count": len(only), "photos": cards}
 
-    sides = [{"best": side(best, one), "other": side(one, best)} for one in order[1:]]
-    content = comparison_content(order) | {"facts": dict(facts), "sides": sides}
-    write_page(path, "compare", title, content)
+    sides = [{"best": side(order[0], one), "other": side(one, order[0])} for one in order[1:]]
+    write_page(path, "compare", title, comparison_content(order) | {"facts": dict(facts), "sides": sides})
 
 
 def encoder_hint(backbone: str, accuracy: float, photos: str = "PHOTOS") -> str | None:

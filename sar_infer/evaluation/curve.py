@@ -167,21 +167,19 @@ def bank_curve(bank: ClassBank, check: LabelCheck, scale: float) -> Curve:
     Raises:
         InputError: Fewer than two classes have two photos, or none of the photos is of one of them.
     """
-    sets = {bank.names[bank.lookup.find(name)]: one for name, one in bank.photos.items() if len(one.rows)}
+    sets = {name: one for name, one in bank.photos.items() if len(one.rows)}
     positions = {name: number for number, name in enumerate(sets)}
     labels = np.array([positions.get(check.names[label], -1) for label in check.labels.tolist()], np.intp)
     if not sets or not (labels >= 0).any():
         raise InputError("--curve needs photos of classes whose photos are in the bank; add some with sar-bank add")
-    learned = [one.rows for one in sets.values()]
-    rows = np.concatenate([*learned, check.rows[labels >= 0]])
-    own = np.repeat(np.arange(len(sets)), [len(one) for one in learned])
+    own = np.repeat(np.arange(len(sets)), [len(one.rows) for one in sets.values()])
     return photo_curve(
-        rows,
+        np.concatenate([*(one.rows for one in sets.values()), check.rows[labels >= 0]]),
         np.concatenate([own, labels[labels >= 0]]),
-        bank.rows(bank.lookup.find(name) for name in sets),
+        np.array([bank.entry(name).embedding for name in sets]),
         scale,
         named=np.array([not one.photos_only for one in sets.values()]),
-        held_out=np.arange(len(rows)) >= len(own),
+        held_out=np.arange(len(own) + (labels >= 0).sum()) >= len(own),
     )
 
 

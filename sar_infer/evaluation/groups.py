@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,47 +31,38 @@ def write_groups(path: Path, content: Mapping[str, Any], names: Sequence[str], t
     def photo(key: str) -> dict[str, Any]:
         return {"key": key, "path": file_of(key), "picture": picture_of(key)}
 
-    groups = [
-        {**group, "photos": [photo(key) for key in group["photos"][:SHOWN_OF_A_GROUP]]} for group in content["groups"]
-    ]
+    groups = [{**group, "photos": [*map(photo, group["photos"][:SHOWN_OF_A_GROUP])]} for group in content["groups"]]
     labels = [{**label, "photo": photo(label["photo"])} for label in content["labels"]]
-    data = {**content, "names": names, "command": command, "groups": groups, "labels": labels}
-    write_page(path, "groups", title, data)
+    write_page(
+        path, "groups", title, {**content, "names": names, "command": command, "groups": groups, "labels": labels}
+    )
 
 
 def group_rows(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return rows of an empty class name, a photo file and its group: all groups, then the photos worth a label."""
     photos = [
-        (path, str(number))
-        for number, group in enumerate(content["groups"], start=1)
-        for key in group["photos"][:SHOWN_OF_A_GROUP]
-        if (path := file_of(key))
+        (key, str(n)) for n, group in enumerate(content["groups"], 1) for key in group["photos"][:SHOWN_OF_A_GROUP]
     ]
-    photos += [(path, "worth a label") for label in content["labels"] if (path := file_of(label["photo"]))]
-    return [("", path, group) for path, group in photos]
+    photos += [(label["photo"], "worth a label") for label in content["labels"]]
+    return [("", path, group) for key, group in photos if (path := file_of(key))]
 
 
-def group_lines(content: Mapping[str, Any], width: int) -> list[str]:
-    """Return the groups that look like no class, and the photos worth a label, as lines of text of this width."""
-    groups = content["groups"]
-    new = [group for group in groups if group["like"] is None]
-    count = sum(group["size"] for group in new)
-    lines = [
-        f"{content['photos']:,} photos; {count:,} of them look like none of the {content['classes']:,} classes, in "
-        f"{_counted(len(new), 'group')}",
-    ]
+def group_lines(content: Mapping[str, Any], width: int) -> Iterator[str]:
+    """Yield the groups that look like no class, and the photos worth a label, as lines of text of this width."""
+    new = [group for group in content["groups"] if group["like"] is None]
+    of_new = f"{sum(group['size'] for group in new):,} of them look like none of the {content['classes']:,} classes"
+    yield f"{content['photos']:,} photos; {of_new}, in {_counted(len(new), 'group')}"
     if new:
-        lines += ["", "group  photos  nearest classes"]
+        yield from ("", "group  photos  nearest classes")
     for number, group in enumerate(new[:_MOST_LINES], start=1):
         nearest = ", ".join(f"{answer['label']} {answer['score']:.0%}" for answer in group["nearest"])
-        lines += [f"{number:5}  {group['size']:6,}  {nearest}"[:width]]
-        lines += [f"               {', '.join(group['photos'][:2])}"]
-    if len(new) > _MOST_LINES:
-        lines += [f"and {_counted(len(new) - _MOST_LINES, 'group')} more"]
-    lines += ["", "worth a label first"]
+        yield f"{number:5}  {group['size']:6,}  {nearest}"[:width]
+        yield f"{'':15}{', '.join(group['photos'][:2])}"
+    if rest := new[_MOST_LINES:]:
+        yield f"and {_counted(len(rest), 'group')} more"
+    yield from ("", "worth a label first")
     for label in content["labels"][:5]:
-        lines += [f"  {label['photo']}  {' or '.join(answer['label'] for answer in label['answers'])}?"]
-    return lines
+        yield f"  {label['photo']}  {' or '.join(answer['label'] for answer in label['answers'])}?"
 
 
 def _counted(count: int, noun: str) -> str:

@@ -18,7 +18,7 @@ from sar_infer.errors import InputError, raised_as
 from sar_infer.evaluation.evaluation import class_of
 from sar_infer.evaluation.html import write_page
 from sar_infer.evaluation.reading import Embedded, LeftOut, answered
-from sar_infer.evaluation.text import table
+from sar_infer.evaluation.report import table
 from sar_infer.images.inputs import folders
 from sar_infer.images.load import ImageSource
 from sar_infer.images.thumbnail import picture_of, short_name

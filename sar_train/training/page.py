@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sar_infer.errors import WriteError
 from sar_infer.evaluation.evaluation import RANKED, Answer, evaluate
-from sar_infer.evaluation.page import write_evaluation
+from sar_infer.evaluation.report import write_evaluation
 from sar_train.data.task import Evaluated
 from sar_train.errors import RunError
 from sar_train.evaluation.accuracy import distinct

@@ -11,7 +11,7 @@ import pytest
 
 from sar_infer.errors import InputError
 from sar_infer.evaluation.evaluation import Answer, Evaluation, evaluate
-from sar_infer.evaluation.text import text_lines
+from sar_infer.evaluation.report import text_lines
 from sar_infer.measures import wilson
 
 NAMES = ("ant", "bee", "cat", "dog")

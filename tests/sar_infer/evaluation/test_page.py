@@ -15,8 +15,8 @@ from support.browser import WINDOWS, visited
 
 from sar_infer.errors import WriteError
 from sar_infer.evaluation.evaluation import Answer, Evaluation, evaluate
-from sar_infer.evaluation.html import html_page, write_page
-from sar_infer.evaluation.page import write_evaluation
+from sar_infer.evaluation.html import write_page
+from sar_infer.evaluation.report import write_evaluation
 
 ATTACK = "</script><img src=x onerror=document.title='taken'>\u2028<!--"
 NAMES = ("hat", ATTACK, "\u202egnp.tac", "w" * 200)
@@ -41,18 +41,23 @@ def data_of(page: str) -> Any:
     return json.loads(content)
 
 
-def test_the_page_holds_its_data_whatever_they_are() -> None:
+def written(folder: Path, title: str, data: dict[str, Any]) -> str:
+    write_page(folder / "page.html", "evaluation", title, data)
+    return (folder / "page.html").read_text("utf-8")
+
+
+def test_the_page_holds_its_data_whatever_they_are(tmp_path: Path) -> None:
     data = {"names": [*NAMES, "\ud800", "&lt;"], "count": 3}
-    page = html_page("evaluation", ATTACK, data)
+    page = written(tmp_path, ATTACK, data)
     assert data_of(page) == {"title": ATTACK, **data}
     assert page.count("</script>") == 2
     assert ATTACK not in page
     with pytest.raises(ValueError, match="JSON"):
-        html_page("evaluation", "x", {"share": float("nan")})
+        written(tmp_path, "x", {"share": float("nan")})
 
 
-def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else() -> None:
-    page = html_page("evaluation", "x", {})
+def test_the_policy_allows_the_page_s_own_style_and_script_and_nothing_else(tmp_path: Path) -> None:
+    page = written(tmp_path, "x", {})
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
     inline = [re.findall(rf"<{tag}>(.*?)</{tag[:6]}", page, re.DOTALL) for tag in ("style", 'script type="module"')]
     digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for (text,) in inline]
