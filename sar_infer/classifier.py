@@ -19,6 +19,7 @@ import numpy.typing as npt
 from sar_infer._arrays import Floats
 from sar_infer.bank import BankCalibration, ClassBank, Learned, PhotoSet, edits
 from sar_infer.bank.file import Tensors, decoded, encoded
+from sar_infer.bank.file import read as read_bank
 from sar_infer.bundle.bank_file import BankFile, check_place
 from sar_infer.bundle.bundle import Bundle, Place, default_bundle, empty_bank, on_hub, open_bundle
 from sar_infer.bundle.manifest import Manifest
@@ -189,13 +190,16 @@ class Classifier(Embedder, metaclass=_Guessed):
     from_pretrained = open  # noqa: A003 - the method above
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the classes to a bank file, for ``open``, the commands and the server; an old file is replaced.
+        """Write the classes to a bank file, for ``open``, the commands and the server; an old bank file is replaced.
 
         Raises:
             InputError: It cannot be a bank file, or its folder is missing.
+            BankError: Another file is there, such as a photo.
             OSError: It cannot be written; the old file is still there.
         """
         check_place(Path(path))
+        if Path(path).exists():
+            read_bank(Path(path), detached=True)
         self.bank.save(Path(path))
 
     save_pretrained = save

@@ -398,10 +398,10 @@ def steps_back(bank: ClassBank, count: int) -> int:
     """Return the number of the step that is this many steps back; steps that were rolled back do not count.
 
     Raises:
-        InputError: There are fewer steps to take back.
+        InputError: There are fewer steps to take back, or the count is negative.
     """
     line = bank.log.line
-    if count >= len(line):
+    if not 0 <= count < len(line):
         raise InputError(f"cannot go back {count} steps, there are {len(line) - 1} to take back")
     return line[-1 - count]
 

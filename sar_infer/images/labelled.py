@@ -27,7 +27,8 @@ def by_class(
         lookup: Returns None if no class has this name, as ``folders`` takes it.
 
     Raises:
-        InputError: A folder is missing or has no folder for each class, or there is not one label for each photo.
+        InputError: A folder is missing or has no folder for each class, there is not one label for each photo, or a
+            label is no text.
     """
     if labels is not None:
         images = [*several(photos)]
@@ -35,17 +36,22 @@ def by_class(
             raise InputError(f"expected a label for each photo, got {len(labels):,} for {len(images):,}")
         labelled: dict[str, list[ImageSource]] = {}
         for image, label in zip(images, labels, strict=True):
-            if not isinstance(label, str):
-                raise InputError(f"label {label!r:.80}: expected the name of a class as text, which the encoder reads")
-            labelled.setdefault(str(label), []).append(image)
+            labelled.setdefault(_text(label), []).append(image)
         return labelled
     if isinstance(photos, Mapping):
-        return {name: unfolded(of_class) for name, of_class in photos.items()}
+        return {_text(name): unfolded(of_class) for name, of_class in photos.items()}
     if isinstance(photos, str | os.PathLike):
         return {name: [*files] for name, files in folders(os.fspath(photos), lookup=lookup).items()}
     raise InputError(
         "photos without labels: expected fit(photos, labels), a folder of class folders, or {class: photos}"
     )
+
+
+def _text(label: object) -> str:
+    """Return a label; InputError if it is no text."""
+    if not isinstance(label, str):
+        raise InputError(f"label {label!r:.80}: expected the name of a class as text, which the encoder reads")
+    return str(label)
 
 
 def unfolded(images: ImageSource | Iterable[ImageSource]) -> list[Any]:

@@ -192,6 +192,8 @@ def test_calls_that_are_refused(classifier: Classifier) -> None:
         classifier.classify(picture(), only=True)
     with pytest.raises(InputError, match="top_k"):
         classifier.classify(picture(), top_k=0)
+    with pytest.raises(InputError, match="cannot go back -1 steps, there are 1"):
+        classifier.add("owl").undo(-1)
 
 
 # ------------------------------------------------------------------------------------------------------ rows of its own

@@ -16,7 +16,7 @@ from sklearn import metrics, pipeline
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 
-from sar_infer import ClassBank, Classifier, ImageError, InputError
+from sar_infer import BankError, ClassBank, Classifier, ImageError, InputError
 from sar_infer.bank import set_class
 from sar_infer.encoders import cache
 
@@ -157,7 +157,19 @@ def test_cross_validation_and_search(fitted: Classifier) -> None:
     assert search.predict([HAT])[0] == "hat"
     with pytest.raises(InputError, match="label .*0.*: expected the name of a class as text"):
         fitted.score([HAT], [0])
+    with pytest.raises(InputError, match="label 0: expected the name of a class as text"):
+        copy_of(fitted).fit({0: [HAT]})
     assert is_classifier(fitted)  # otherwise folds are not stratified
+
+
+def test_nothing_but_a_bank_is_replaced_by_one(tmp_path: Path, fitted: Classifier) -> None:
+    for name in ("photo.jpg", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"of somebody else")
+        with pytest.raises(BankError, match="not a bank file"):
+            fitted.save(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == b"of somebody else"
+    for _ in range(2):
+        fitted.save(tmp_path / "shop.safetensors")
 
 
 def test_a_clone_is_detached_from_the_file(tmp_path: Path, fitted: Classifier) -> None:
