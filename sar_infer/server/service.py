@@ -200,6 +200,18 @@ class Service:
 
         return await self.finished(changed())
 
+    async def alone(self, work: Callable[[], T]) -> T:
+        """Return the result of work on many photos, one at a time; once begun it is waited for, even by no client."""
+        await self.suggesting.acquire()
+
+        async def done() -> T:
+            try:
+                return await in_thread(work)
+            finally:
+                self.suggesting.release()
+
+        return await self.finished(done())
+
     async def finished(self, work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
         """Return the result of work that continues even if the request that asked for it is cancelled."""
         task = asyncio.ensure_future(work)

@@ -23,7 +23,7 @@ from sar_infer.bank import learn as learn_edit
 from sar_infer.bank.edits import ahead
 from sar_infer.class_model.spool import FeatureSpool
 from sar_infer.classify.learning import LearningReport
-from sar_infer.server.model.banks import BUSY_SECONDS, in_thread
+from sar_infer.server.model.banks import BUSY_SECONDS
 from sar_infer.server.model.engine import Engine, values_of
 from sar_infer.server.model.line import ImageInput, Outcome
 from sar_infer.server.openapi import answer, form, problems, request_body
@@ -86,9 +86,9 @@ async def learn(request: Request, service: Writable, bank: Bank = None, if_match
                 return engine.classifier.adapt(spool, bank=bank, all_known=call.all_known)
 
         async def learned() -> tuple[ClassBank, LearningReport]:
-            whole = await engine.banks.whole(bank)
-            async with service.suggesting:  # one at a time, and before the file is locked
-                adapted = await in_thread(lambda: ahead(whole, adapt))
+            with service.changes.hold(1):  # also if the client leaves
+                whole = await engine.banks.whole(bank)
+                adapted = await service.alone(lambda: ahead(whole, adapt))  # before the file is locked
 
             def edit(bank: ClassBank) -> tuple[ClassBank, LearningReport]:
                 check_match(if_match, bank)
@@ -99,8 +99,7 @@ async def learn(request: Request, service: Writable, bank: Bank = None, if_match
 
             return await service.change(edit, bank)
 
-        with service.changes.hold(1):
-            after, report = await service.finished(learned())
+        after, report = await service.finished(learned())
     etag = after.content_digest
     return JSONResponse(asdict(report) | {"bank": etag}, headers={"ETag": f'"{etag}"'})
 
@@ -128,8 +127,7 @@ async def suggest(request: Request, service: Keyed, bank: Bank = None) -> Respon
             return engine.classifier.suggest(rows, classes, [*features])
 
         with service.changes.hold(1):
-            async with service.suggesting:  # one at a time: photos are compared in pairs
-                content = await in_thread(look)
+            content = await service.alone(look)  # photos are compared in pairs
     errors = [
         {"photo": number, "error": str(one.error), "error_code": IMAGE_CODES[one.error.kind]}
         for number, one in enumerate(outcomes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import functools
+import threading
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterator
@@ -112,6 +114,32 @@ def test_calls_that_cannot_be_answered(client: httpx2.Client) -> None:
         assert status in (413, 422)
     assert problem(client.post("/v1/suggest", content=b"x"))[:2] == (415, "unsupported-media-type")
     assert problem(client.post("/v1/suggest", json={"images": image}, headers={"Authorization": "Bearer no"}))[0] == 401
+
+
+def test_photos_are_grouped_one_call_at_a_time_also_if_clients_leave(
+    client: httpx2.Client, bank_server: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier, going_on, running = bank_server.service.engine.classifier, threading.Event(), list[int]()
+    lock = threading.Lock()
+
+    def slow(*call: object) -> dict[str, Any]:
+        running.append(lock.acquire(blocking=False))
+        going_on.wait(30)
+        lock.release()
+        return {}
+
+    monkeypatch.setattr(classifier, "suggest", slow)
+    call = {"embeddings": [base64.b64encode(np.eye(1, 512, dtype="<f4").tobytes()).decode()]}
+    leave = functools.partial(client.post, "/v1/suggest", json=call, timeout=0.5)
+    while not running:
+        with pytest.raises(httpx2.ReadTimeout):
+            leave()
+    with pytest.raises(httpx2.ReadTimeout):
+        leave()
+    assert running == [True]
+    going_on.set()
+    suggested(client, **call)
+    assert all(running)
 
 
 def test_a_server_without_a_key_suggests_nothing(client: httpx2.Client, server: Local) -> None:
