@@ -460,8 +460,9 @@ def _carried(
     """Return the classes of a bank that differ from its base, at another bundle.
 
     Returns:
-        Their keys there by their keys here; what they are there, without photos, the embeddings of the next still to be
-        made; the texts to embed; keys of the bundle's classes that were removed here; and the number of the next key.
+        Their keys there by their keys here; what they are there, without the bank's photos, the embeddings of the next
+        still to be made; the texts to embed; keys of the bundle's classes that were removed here; and the number of the
+        next key.
     """
     had, theirs = (bank.base.bank.entries, bundled.entries) if bank.base else ({}, {})
     by_name = {name_key(entry.name): key for key, entry in theirs.items()}
@@ -478,8 +479,10 @@ def _carried(
         if new is None or new in entries:
             new, number = str(number), number + 1
         keys[key], bundles = new, theirs.get(new)
-        nothing = np.empty((0, bundled.dim), np.float32)
-        entry = item._replace(photos=PhotoSet.of((), nothing, photos_only=item.photos_only))
+        photos = PhotoSet.of((), np.empty((0, bundled.dim), np.float32))
+        if old is not None and bundles is not None and bundles.photos:
+            photos = bundles.photos  # those of the new bundle's class, which the bank's are added to
+        entry = item._replace(photos=dataclasses.replace(photos, photos_only=item.photos_only))
         if bundles is None or (item.phrases if old is None else item.added):
             texts[new] = item.texts
         else:

@@ -84,7 +84,7 @@ class PhotoSet:
         """Return these photos and after them those of ``other`` that are not among them."""
         fresh = other.without(self.digests)
         digests = (*self.digests, *fresh.digests)
-        recent = latest(digests, {**self.recent, **fresh.recent})
+        recent = latest(digests, {**other.recent, **self.recent})
         return PhotoSet(digests, recent, self.total + fresh.total, self.photos_only or other.photos_only)
 
     def without(self, digests: Iterable[bytes]) -> PhotoSet:

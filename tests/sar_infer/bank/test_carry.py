@@ -82,6 +82,24 @@ def test_photos_come_along_where_images_are_embedded_alike(tmp_path: Path) -> No
     assert len(notes) == 1 and bank.photos == {}
 
 
+@pytest.mark.parametrize(("images", "own"), [("x", ("own",)), ("y", ())])
+def test_a_class_of_the_next_bundle_keeps_the_photos_that_it_has_there(
+    tmp_path: Path, images: str, own: tuple[str, ...]
+) -> None:
+    """Whatever was changed of it on the bundle of before, which had fewer; the bank's own photos are added."""
+    frozen = []
+    for word, images_of, labels in (("x", "x", "pq"), ("y", images, "pqrs")):
+        base = bundle(tmp_path, word, images=Images(images_of))
+        path = tmp_path / f"{word}-frozen"
+        add_photos(base, {"a": photo_set(*labels)}).settled().save(path)
+        frozen.append(ClassBank.load(path).shared(path))
+    bank = add_photos(set_class(frozen[0], "a", aliases=("first",)), {"a": photo_set("own")})
+    bank, _ = carry(bank, frozen[1], embed("y"))
+    assert bank.photos_of("first").digests == photo_set(*"pqrs", *own).digests
+    expected = unit_rows([*"pqrs", *own]).astype(np.float64).mean(0)
+    np.testing.assert_allclose(bank.photos_of("a").mean, expected, atol=1e-9)
+
+
 def test_carried_back_the_photos_return(tmp_path: Path) -> None:
     """Also after edits enough to fold all steps, and with the classes' names of now."""
     old, new = bundle(tmp_path, "x"), bundle(tmp_path, "y")
