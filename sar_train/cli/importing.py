@@ -54,15 +54,16 @@ def main(
 
     Exit code 1 if a check failed; 2 if SOURCE cannot be used. Nothing is written then.
     """
-    from sar_infer.bundle.writing import check_target
+    from sar_infer.bundle.writing import check_target, staged
     from sar_train.errors import ConfigError
 
-    check_target(out, overwrite=options["overwrite"])
+    overwrite, check = options.pop("overwrite"), not options.pop("no_check")
+    image, text, tokenizer, preprocess = (options.pop(key) for key in ("image", "text", "tokenizer", "preprocess"))
+    check_target(out, overwrite=overwrite)
     names = read_classes(classes) if classes is not None else {}
-    from sar_train.export.importing.bundle import ImportOptions, import_bundle
+    from sar_train.export.importing.bundle import import_bundle
     from sar_train.export.importing.sources import from_files, open_source, recognise
 
-    image, text, tokenizer, preprocess = (options[key] for key in ("image", "text", "tokenizer", "preprocess"))
     if source is not None and not (image or tokenizer or preprocess):
         towers = recognise(open_source(source), text, precision)
     elif source is None and image and preprocess:
@@ -71,14 +72,9 @@ def main(
         raise ConfigError("expected SOURCE, or --image and --preprocess (and --text and --tokenizer) without SOURCE")
     progress = ProgressLine(quiet=quiet)
     progress(f"{towers.images.label}: {towers.layout}")
-    import_bundle(
-        towers,
-        out,
-        ImportOptions(options["template"], names, options["logit_scale"], check=not options["no_check"]),
-        overwrite=options["overwrite"],
-        command=shlex.join(["sar-bundle", *sys.argv[1:]]),
-        tell=progress,
-    )
+    command = shlex.join(["sar-bundle", *sys.argv[1:]])
+    with staged(out, overwrite=overwrite) as folder:
+        import_bundle(towers, folder, classes=names, check=check, command=command, tell=progress, **options)
     print_bundle(out, form)
     if form == "text":
         click.echo(f"{'next':<14}sar-bank create FILE --photos FOLDER --bundle {shlex.quote(str(out))}")

@@ -23,7 +23,7 @@ from sar_train.export.graph import Floats, write_graph
 from sar_train.export.image_encoder import export_image_encoder
 from sar_train.export.name_encoder import export_full_text, export_name_encoder, layout, tokenizer_spec
 from sar_train.export.parity import compare
-from sar_train.export.sealing import SELF_TEST_SEED, complete, write_tokenizer
+from sar_train.export.sealing import SELF_TEST_SEED, complete, encoders, write_tokenizer
 from sar_train.export.source import ExportSource
 from sar_train.training.prompted import PromptedCLIP
 from sar_train.training.versions import PACKAGES, versions
@@ -69,41 +69,44 @@ def export_bundle(
     with staged(out, overwrite=overwrite) as folder:
         tell("writing the graphs")
         write_graph(folder / IMAGE_ENCODER, export_image_encoder(source.prompted))
-        tokenizer = None
         if spec is not None:
             write_graph(folder / NAME_ENCODER, text())
-            tokenizer = write_tokenizer(folder, spec, vocabulary)
+            write_tokenizer(folder, spec, vocabulary)
         tell(f"encoding {len(source.phrases):,} class names")
         digest, classes = encoder_digest(source, template, spec, vocabulary), means(source)
         pixels = torch.from_numpy(self_test_pixels(backbone.preprocess, SELF_TEST_SEED)[None])
         if trained := source.trained_classes(digest):
             trained.save(folder / CLASS_MODEL)
-        tell("comparing with torch")
-        phrases = [phrase for several in source.phrases.values() for phrase in several]
-        names = phrases[:: -(-len(phrases) // MOST_NAMES) or 1]
-        parity = compare(folder, source, spec, tokenizer, classes, photos=photos, names=names)
-        tell("opening the bundle")
-        return complete(
+        embedder = encoders(
             folder,
-            source.phrases,
-            classes,
-            images_digest=images_digest(source.prompted),
-            self_test=source.prompted.encode_images(pixels)[0].cpu().numpy(),
-            maker=("sar-export", command),
-            versions=versions((*PACKAGES, "onnx", "onnxscript", "Pillow")),
-            licences=source.licences,
+            source.licences,
             backbone=backbone.name,
             weights_digest=backbone.weights_digest,
             method=source.method,
             template=template,
             switched=source.added is not None,
             regularisers=source.regularisers,
+            embed_dim=backbone.embed_dim,
             logit_scale=backbone.logit_scale,
             logit_bias=backbone.logit_bias,
             preprocess=backbone.preprocess,
             tokenizer=spec,
             encoder_digest=digest,
+        )
+        tell("comparing with torch")
+        phrases = [phrase for several in source.phrases.values() for phrase in several]
+        names = phrases[:: -(-len(phrases) // MOST_NAMES) or 1]
+        parity = compare(embedder, source, classes, photos=photos, names=names)
+        tell("opening the bundle")
+        return complete(
+            embedder.bundle,
+            source.phrases,
+            classes,
+            images_digest=images_digest(source.prompted),
+            self_test=source.prompted.encode_images(pixels)[0].cpu().numpy(),
             quality=dataclasses.replace(source.quality, parity=parity),
+            maker=("sar-export", command),
+            versions=versions((*PACKAGES, "onnx", "onnxscript", "Pillow")),
         )
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from sar_infer._arrays import Floats
-from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, Parity, Preprocess
-from sar_infer.encoders.encoders import ImageEncoder, NameEncoder
+from sar_infer.bundle.manifest import NAME_ENCODER, Parity, Preprocess
+from sar_infer.encoders.embedder import Embedder
 from sar_infer.encoders.parity import (
     BATCHES,
     MAX_DIFFERENCE,
@@ -24,7 +24,7 @@ from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.errors import ImageError
 from sar_infer.images.prefetch import decode_image
 from sar_infer.text import TokenizerSpec
-from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer, encode_name, token_row
+from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer, token_row
 from sar_train.clip.full_text import FullText
 from sar_train.errors import ExportError
 from sar_train.export.sealing import refuse
@@ -35,22 +35,13 @@ TIE = 1e-6
 
 
 def compare(
-    folder: Path,
-    source: ExportSource,
-    spec: TokenizerSpec | None,
-    tokenizer: Tokenizer | JsonTokenizer | None,
-    bank: Floats,
-    *,
-    photos: Sequence[Path],
-    names: Sequence[str],
+    embedder: Embedder, source: ExportSource, bank: Floats, *, photos: Sequence[Path], names: Sequence[str]
 ) -> Parity:
-    """Measure how far the graphs in ``folder`` are from torch.
+    """Measure how far the graphs of a bundle are from torch.
 
     Args:
-        folder: has the graphs.
+        embedder: runs the graphs.
         source: the reference.
-        spec: how names become tokens; None without a text tower.
-        tokenizer: of the run time; None without a text tower.
         bank: (C, D) rows to classify images with.
         photos: images to try; generated ones are added to fill every batch size.
         names: class names to try; names of every possible length are added.
@@ -59,13 +50,14 @@ def compare(
         ExportError: a figure misses its bound.
         ImageError: a photo cannot be read.
     """
-    backbone, width = source.backbone, source.backbone.embed_dim
+    backbone, bundle = source.backbone, embedder.bundle
     images: list[Path | int] = [*photos, *range(sum(BATCHES) - len(photos))]
-    encoder = ImageEncoder(folder / IMAGE_ENCODER, width, "cpu")
     pairs = []
     for batch in in_batches(images):
         pixels = np.stack([pixels_of(image, backbone.preprocess) for image in batch])
-        pairs.append((encoder.encode(pixels), source.prompted.encode_images(torch.from_numpy(pixels)).cpu().numpy()))
+        pairs.append(
+            (embedder.embed_inputs([pixels]), source.prompted.encode_images(torch.from_numpy(pixels)).cpu().numpy())
+        )
     rows, reference = map(np.concatenate, zip(*pairs, strict=True))
     cosine = float((rows * reference).sum(1).min())
     agreement = float(same_answer(rows, reference, lambda batch: batch @ bank.T, TIE).mean()) if len(bank) else 1.0
@@ -73,17 +65,15 @@ def compare(
         Check(f"image encoder, least cosine to torch on {len(images)} images", cosine, "at least", MIN_COSINE),
         Check(f"image encoder, share of {len(images)} images with torch's class", agreement, "at least", 1),
     )
-    if spec is None or tokenizer is None:
+    if (spec := bundle.manifest.tokenizer) is None:
         return Parity(len(images), cosine, agreement, 0, 0.0)
-    every = list(dict.fromkeys([*names, *names_of_every_length(tokenizer, spec)]))
-    ids = [encode_name(tokenizer, spec, name) for name in every]
+    every = list(dict.fromkeys([*names, *names_of_every_length(bundle.tokenizer, spec)]))
     if isinstance(tower := backbone.tower, FullText):
-        for name, tokens in zip(every, ids, strict=True):
+        for name in every:
             text = source.prompted.template.replace("{}", name.replace("_", " "))
-            if tower.reference([text])[0].tolist() != token_row(spec, tokens):
+            if tower.reference([text])[0].tolist() != token_row(spec, bundle.encode_name(name)):
                 raise ExportError(f"{text!r:.80}: open_clip's tokenizer gives other tokens; nothing was written")
-    rows = NameEncoder(folder / NAME_ENCODER, width, "cpu", spec=spec).encode(ids)
-    difference = largest_difference(rows, source.names.embed(every).cpu().numpy())
+    difference = largest_difference(embedder.embed_names(every), source.names.embed(every).cpu().numpy())
     refuse(Check(f"{NAME_ENCODER}, difference to torch on {len(every)} names", difference, "at most", MAX_DIFFERENCE))
     return Parity(len(images), cosine, agreement, len(every), difference)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sar_infer.bundle import hub
+from sar_infer.errors import InputError, raised_as
 from sar_train.errors import ConfigError
 
 Precision = Literal["fp32", "fp16"]
@@ -49,30 +50,29 @@ class Source:
         """Return the content of a text file.
 
         Raises:
-            ConfigError: It is missing, too large or not text.
+            ConfigError: It is missing or too large.
+            InputError: It is not text.
         """
         if not self.has(name):
             raise ConfigError(f"{self.label}: has no {name}")
         if self.size(name) > LARGEST_TEXT:
             raise ConfigError(f"{self.label}: {name} has {self.size(name):,} bytes; expected {LARGEST_TEXT:,} at most")
         path = self.get(name)
-        try:
+        with raised_as(InputError, f"{path}: not UTF-8 text", UnicodeDecodeError):
             return path.read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: not UTF-8 text ({error})") from None
 
-    def json(self, name: str | None) -> dict[str, Any]:
-        """Return the content of a configuration, ``{}`` for None.
+    def json(self, name: str, *, optional: bool = False) -> dict[str, Any]:
+        """Return the content of a configuration, ``{}`` if it is optional and missing.
 
         Raises:
-            ConfigError: As in ``text``, or it is not a JSON object.
+            ConfigError: As in ``text``, or it is not an object.
+            InputError: As in ``text``, or it is not JSON.
         """
-        if name is None:
+        if optional and not self.has(name):
             return {}
-        try:
-            content = json.loads(self.text(name))
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{self.label}: {name} is not JSON ({error})") from None
+        text = self.text(name)
+        with raised_as(InputError, f"{self.label}: {name} is not JSON", (ValueError, RecursionError)):
+            content = json.loads(text)
         if not isinstance(content, dict):
             raise ConfigError(f"{self.label}: {name}: expected an object, got {type(content).__name__}")
         return content
@@ -96,7 +96,7 @@ class Towers:
         texts: Where the text tower's files are.
         text: Its graph; None if there is none.
         tokenizer: Its ``tokenizer.json``; not read without a text tower.
-        config: The configuration of the model, if there is one.
+        config: The configuration of the model, which may be missing.
     """
 
     layout: str
@@ -106,7 +106,7 @@ class Towers:
     texts: Source
     text: str | None
     tokenizer: str
-    config: str | None
+    config: str
 
 
 def open_source(location: str) -> Source:
@@ -164,8 +164,7 @@ def recognise(source: Source, text: str | None, precision: Precision) -> Towers:
         words = None if text is None and text_stem == image_stem else _graph(texts, text_stem, precision)
         if text is not None and words is None:
             raise ConfigError(f"{texts.label}: has no {text_stem}.onnx")
-        config = _CONFIG if texts.has(_CONFIG) else None
-        return Towers(layout, source, image, preprocess, texts, words, tokenizer, config)
+        return Towers(layout, source, image, preprocess, texts, words, tokenizer, _CONFIG)
     stems = ", ".join(f"{image}.onnx" for _, image, *_ in _LAYOUTS)
     raise ConfigError(
         f"{source.label}: no published towers; expected one of {stems}; name other files with --image, --text, "
@@ -182,11 +181,9 @@ def from_files(image: Path, preprocess: Path, text: Path | None, tokenizer: Path
     if (text is None) is not (tokenizer is None):
         raise ConfigError("--text and --tokenizer belong together")
     source = _folder(image.stem, Path.cwd())
-    config = tokenizer and tokenizer.with_name(_CONFIG)
-    files = (image, preprocess, text, tokenizer, config if config and config.is_file() else None)
-    names: list[Any] = [file and file.absolute().as_posix() for file in files]
-    tower, settings, words, vocabulary, of_model = names
-    return Towers("files named one by one", source, tower, settings, source, words, vocabulary, of_model)
+    files = (image, preprocess, text, tokenizer, tokenizer and tokenizer.with_name(_CONFIG))
+    tower, settings, words, vocabulary, config = (file.absolute().as_posix() if file else "" for file in files)
+    return Towers("files named one by one", source, tower, settings, source, words or None, vocabulary, config)
 
 
 def _graph(source: Source, stem: str, precision: Precision) -> str | None:

@@ -56,7 +56,7 @@ def read_tokenizer(towers: Towers, template: str, length: int) -> tuple[bytes, T
     before, end = _special_tokens(encoding, path)
     merges = _clip_merges(content, samples, end)
     pad, cleaning = _padding(tokenizer, settings, padding), "none"
-    config = towers.texts.json(towers.config)
+    config = towers.texts.json(towers.config, optional=True)
     if "text_cfg" in config:  # open_clip's form
         text_config = section(config, "text_cfg")
         cleaning = _cleaning(text_config)
@@ -90,7 +90,7 @@ def takes_mask(towers: Towers) -> bool:
 
 def _settings(towers: Towers) -> dict[str, Any]:
     name = PurePosixPath(towers.tokenizer).with_name("tokenizer_config.json").as_posix()
-    return towers.texts.json(name if towers.texts.has(name) else None)
+    return towers.texts.json(name, optional=True)
 
 
 def _special_tokens(encoding: Any, path: Path) -> tuple[tuple[int, ...], int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,13 @@ from PIL import Image
 from support import towers as published
 from support.hub_models import save_tokenizer
 
+from sar_infer.bundle.bundle import Bundle
 from sar_infer.errors import BundleError
 from sar_infer.images.preprocess import to_input
 from sar_infer.text import TokenizerSpec
-from sar_infer.text.tokenizer import encode_name, token_row
+from sar_infer.text.tokenizer import token_row
 from sar_train.errors import ConfigError
-from sar_train.export.importing.checks import shipped_photos
+from sar_train.export.importing.bundle import shipped_photos
 from sar_train.export.importing.preprocessing import read_preprocess
 from sar_train.export.importing.sources import Towers, open_source
 from sar_train.export.importing.tokens import read_tokenizer
@@ -124,8 +126,9 @@ def rows_of(towers: Towers, length: int, folder: Path) -> tuple[TokenizerSpec, l
     """The rows of forty names, by the tokenizer that a bundle stores."""
     folder.mkdir(exist_ok=True)
     vocabulary, spec, _ = read_tokenizer(towers, "{}", length)
-    tokenizer = write_tokenizer(folder, spec, vocabulary)
-    return spec, [token_row(spec, encode_name(tokenizer, spec, name)) for name in FORTY]
+    write_tokenizer(folder, spec, vocabulary)
+    bundle = Bundle(folder, SimpleNamespace(tokenizer=spec), None)  # type: ignore[arg-type]
+    return spec, [token_row(spec, bundle.encode_name(name)) for name in FORTY]
 
 
 def test_ids_are_those_of_open_clip(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from benchmarks import backbones
 from sar_infer import Classifier
 from sar_infer.bundle.bundle import open_bundle
 from sar_train.cli.importing import main
-from sar_train.export.importing.checks import shipped_photos
+from sar_train.export.importing.bundle import shipped_photos
 
 pytestmark = pytest.mark.slow
 PHOTOS = [*shipped_photos().values()]

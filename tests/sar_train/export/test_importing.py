@@ -26,8 +26,8 @@ from sar_infer.images.prefetch import decode_image
 from sar_train.cli.importing import main
 from sar_train.clip import backbone as backbones
 from sar_train.errors import BackboneError, ConfigError
-from sar_train.export.importing import checks
-from sar_train.export.importing.checks import shipped_photos
+from sar_train.export.importing import graphs
+from sar_train.export.importing.bundle import shipped_photos
 from sar_train.export.shrink import in_float16
 
 BLOCKED = ("torch", "open_clip", "torchvision", "timm", "transformers")
@@ -361,7 +361,7 @@ def test_what_cannot_be_imported_is_refused_in_one_line(
 
 
 def test_a_graph_without_end_is_stopped(siglip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "TRIAL_SECONDS", 1.0)
+    monkeypatch.setattr(graphs, "TRIAL_SECONDS", 1.0)
     model = onnx.load(siglip / "onnx/vision_model.onnx")
     output = model.graph.output[0].name
     body = helper.make_graph(

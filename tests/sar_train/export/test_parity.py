@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.photos import write_photo
 
+from sar_infer import Classifier
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.manifest import Parity
 from sar_infer.errors import ImageError
@@ -19,8 +20,8 @@ from sar_train.training.prompted import Fixed, PromptedCLIP
 
 def compared(exported: Path, source: ExportSource, photos: Sequence[Path] = ()) -> Parity:
     bundle = open_bundle(exported)
-    rows = bundle.bank.embeddings
-    return compare(exported, source, bundle.spec, bundle.tokenizer, rows, photos=photos, names=("cat",))
+    embedder = Classifier(bundle, device="cpu")
+    return compare(embedder, source, bundle.bank.embeddings, photos=photos, names=("cat",))
 
 
 def test_names_fill_every_length(exported: Path) -> None:
