@@ -50,9 +50,7 @@ class Server(uvicorn.Server):
         engine, file = self._service.engine, self._service.settings.bank
         source = "" if file is None else f" of {file}" if file.exists() else " of the bundle"
         workers = "worker processes" if engine.sizes.processes else "batches at once in one process"
-        alone = f", {engine.sizes.alone} threads for a lone image" if engine.sizes.alone else ""
-        memory = f", {engine.sizes.memory / 2**20:.0f} MiB for each" if engine.sizes.memory else ""
-        sizes = f"{engine.sizes.workers} {workers}, batches of {engine.sizes.max_batch}{alone}{memory}"
+        sizes = f"{engine.sizes.workers} {workers}, batches of {engine.sizes.max_batch}"
         runs = f"{engine.classifier.choice.precision}, {engine.provider}"
         served = f"{engine.bundle.location} ({len(engine.banks.bank.names)} classes{source}, {runs}, {sizes})"
         shown = f"[{host}]" if ":" in host else host

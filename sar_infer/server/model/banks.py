@@ -13,7 +13,6 @@ import dataclasses
 import logging
 import os
 import re
-import shlex
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
@@ -30,7 +29,7 @@ from sar_infer.bundle.bank_file import SUFFIX, BankFile, Stamp, check_place, sta
 from sar_infer.class_model.model import ClassModel
 from sar_infer.classifier import Classifier
 from sar_infer.classify.class_set import ClassSet
-from sar_infer.errors import BankError, InputError, SarInferError, WriteError
+from sar_infer.errors import BankError, SarInferError, WriteError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.sizing import banks_limit, memory_limit
 from sar_infer.server.problems import Problem, public
@@ -92,9 +91,9 @@ class Banks:
         main: The bank of ``--bank`` at the last look, else that of the bundle.
 
     Raises:
-        InputError: The file's folder is missing, or the file cannot be changed where it is; not writable, it is
-            missing.
-        BankError: The file is damaged or belongs to another bundle; SchemaError if it needs a newer reader.
+        InputError: The file's folder is missing, or the file cannot be changed where it is.
+        BankError: The file is damaged or belongs to another bundle, or is missing and cannot be made; SchemaError if it
+            needs a newer reader.
     """
 
     def __init__(self, settings: Settings, classifier: Classifier, metrics: Metrics) -> None:
@@ -109,12 +108,7 @@ class Banks:
         self._plain = ClassModel.unfitted(manifest.embed_dim, manifest.logit_scale)
         if (path := self._path) is not None:
             check_place(path, changeable=settings.writable)
-            if not settings.writable and not path.exists():
-                raise InputError(
-                    f"{path}: no such bank file; make it (sar-bank create {shlex.quote(str(path))} --photos FOLDER), "
-                    "or start the server with a key, so that the first change makes it"
-                )
-        self._file = None if path is None else BankFile(path, self._bundle)
+        self._file = None if path is None else BankFile(path, self._bundle, missing=settings.writable)
         try:
             self.main = self._read(None, None if path is None else stamp_of(path))
             if self.main.classes is not None:  # a row of a large file is not looked at when it is opened

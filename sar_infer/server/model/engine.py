@@ -79,9 +79,8 @@ class Engine:
                 pixels than the settings allow.
             SarInferError: the bank cannot be used, see ``Banks``.
         """
-        location = settings.bundle or default_bundle()
-        location = default_bundle() if is_shipped(location) else location
-        bundle = open_bundle(location if on_hub(location) else Path(location).resolve())
+        place = settings.bundle or default_bundle()
+        bundle = open_bundle(place if is_shipped(place) or on_hub(place) else Path(place).resolve())
         manifest = bundle.manifest
         if (least := manifest.preprocess.size**2) > settings.limits.pixels:
             raise InputError(

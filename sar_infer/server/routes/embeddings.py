@@ -82,11 +82,8 @@ async def embeddings(request: Request, service: Serving) -> Response:
                 outcomes = await engine.line.each(images, lambda rows: rows)
                 rows[[*encoded]] = values_of(outcomes, [f"input[{i}]" for i in encoded])
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    base64_wanted = call.encoding_format == "base64"
-    data = [
-        {"object": "embedding", "index": i, "embedding": base64.b64encode(row) if base64_wanted else row.tolist()}
-        for i, row in enumerate(rows)
-    ]
+    encoded_as: Any = base64.b64encode if call.encoding_format == "base64" else np.ndarray.tolist
+    data = [{"object": "embedding", "index": i, "embedding": encoded_as(row)} for i, row in enumerate(rows)]
     content = {"object": "list", "model": call.model, "usage": usage, "data": data}
     return Response(to_json(content), media_type="application/json")
 

@@ -81,7 +81,7 @@ def test_a_misspelt_bank_is_refused_and_not_made(
 ) -> None:
     file = tmp_path / "misspelt.safetensors"
     says = one_line(run(*call, "--port", "0", "--bundle", str(bundle_path), "--bank", str(file), **environment))
-    assert f"{file}: no such bank file; make it (sar-bank create {file} --photos FOLDER)" in says
+    assert f"{file}: no such bank file; sar-bank create or add makes one" in says
     assert not file.exists()
 
 
