@@ -61,7 +61,7 @@ class Service:
     def __init__(self, settings: Settings, meanwhile: Callable[[], object] = lambda: None) -> None:
         self.settings = settings
         self.metrics = metrics = Metrics((*CODES, "cancelled"))
-        self.engine = Engine.open(settings, metrics, meanwhile)
+        self.engine = Engine(settings, metrics, meanwhile)
         self.images = Quota(settings.limits.queue, "too many images are waiting")
         self.changes = Quota(_MOST_CHANGES, "too many changes are waiting")
         self.body_bytes, self.most_body_bytes = 0, bodies_limit(settings.limits.body_bytes, memory_limit())
@@ -160,7 +160,7 @@ class Service:
         async with self.writing:
             old = self.engine
             try:
-                engine = await in_thread(lambda: Engine.open(self.settings, self.metrics))
+                engine = await in_thread(lambda: Engine(self.settings, self.metrics))
             except BaseException as error:
                 self.metrics.reloads.labels("refused").inc()
                 foreseen = self.draining or isinstance(error, SarInferError)
@@ -237,7 +237,7 @@ class Service:
 
     def _publish(self) -> None:
         manifest = self.engine.bundle.manifest
-        self.metrics.ready.set(1)  # ``Engine.open`` has run the self-test
+        self.metrics.ready.set(1)  # ``Engine`` has run the self-test
         self.metrics.provider.clear()
         self.metrics.provider.labels(self.settings.device, self.engine.provider).set(1)
         self.metrics.model.info({"digest": manifest.digest, "backbone": manifest.backbone, "method": manifest.method})

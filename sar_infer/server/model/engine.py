@@ -20,10 +20,10 @@ from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.banks import Banks, OpenBank
 from sar_infer.server.model.line import PHASES, Line, Outcome
 from sar_infer.server.model.names import Names
-from sar_infer.server.model.sizing import Sizes, sizes
+from sar_infer.server.model.sizing import sizes
 from sar_infer.server.model.workers import Processes, Threads, Workers
 from sar_infer.server.problems import IMAGE_CODES, Problem
-from sar_infer.server.settings import Limits, Settings
+from sar_infer.server.settings import Settings
 from sar_infer.text.names import Phrases
 
 _DECISIONS = 4
@@ -32,83 +32,61 @@ T = TypeVar("T")
 
 
 class Engine:
-    """Answers for one bundle, from one event loop.
+    """Answers for one bundle, from one event loop; made in a thread, it checks what the bundle computes, and warms it.
 
     Args:
-        classifier: Its sessions must have been opened, names included.
-        banks: The banks that it answers for.
-        sizes: Sizes of workers and batches.
-        workers: Decode and encode.
-        limits: Of names and images.
+        settings: Name the bundle, the device and the precision.
         metrics: Times the phases.
+        meanwhile: Called in a thread while the processes start.
 
     Attributes:
+        banks: The banks that it answers for.
         names: Makes the class sets that images are ranked against.
         line: The line of images.
         decide: As of the classifier; calls that ask for the same get the same object.
+
+    Raises:
+        BundleError: missing, damaged, or it computes something else than at export.
+        DeviceError: the device is not available.
+        InputError: the bundle has no graphs in the precision of the settings, or its encoder's images have more
+            pixels than the settings allow.
+        SarInferError: the bank cannot be used, see ``Banks``.
     """
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        banks: Banks,
-        sizes: Sizes,
-        workers: Workers,
-        limits: Limits,
-        metrics: Metrics,
-    ) -> None:
-        self.classifier, self.bundle, self.banks = classifier, classifier.bundle, banks
-        self.sizes, self.workers, self.provider = sizes, workers, workers.provider
-        self.names = Names(classifier, limits.classes, metrics)
-        self.decide = functools.lru_cache(_DECISIONS)(classifier.decide)
-        self.line = Line(workers, sizes, limits.image_seconds, metrics)
-
-    @classmethod
-    def open(cls, settings: Settings, metrics: Metrics, meanwhile: Callable[[], object] = lambda: None) -> Engine:
-        """Open the bundle that the settings name, check what it computes, and warm it.
-
-        Args:
-            settings: Name the bundle, the device and the precision.
-            metrics: Times the phases.
-            meanwhile: Called in a thread while the processes start.
-
-        Raises:
-            BundleError: missing, damaged, or it computes something else than at export.
-            DeviceError: the device is not available.
-            InputError: the bundle has no graphs in the precision of the settings, or its encoder's images have more
-                pixels than the settings allow.
-            SarInferError: the bank cannot be used, see ``Banks``.
-        """
+    def __init__(self, settings: Settings, metrics: Metrics, meanwhile: Callable[[], object] = lambda: None) -> None:
         place = settings.bundle or default_bundle()
-        bundle = open_bundle(place if is_shipped(place) or on_hub(place) else Path(place).resolve())
-        manifest = bundle.manifest
-        if (least := manifest.preprocess.size**2) > settings.limits.pixels:
+        self.bundle = open_bundle(place if is_shipped(place) or on_hub(place) else Path(place).resolve())
+        manifest, limits = self.bundle.manifest, settings.limits
+        if (least := manifest.preprocess.size**2) > limits.pixels:
             raise InputError(
-                f"max-megapixels {settings.limits.pixels / 1e6:g}: the encoder's own images have "
-                f"{least / 1e6:.6g} megapixels; expected no less"
+                f"max-megapixels {limits.pixels / 1e6:g}: the encoder's own images have {least / 1e6:.6g} megapixels; "
+                "expected no less"
             )
         graph = choose(manifest, settings.precision, settings.device).image
-        planned = sizes(settings, manifest.files[graph].size)
-        classifier = Classifier(
-            bundle, device=settings.device, threads=planned.threads, spin=False, precision=settings.precision
+        self.sizes = sizes(settings, manifest.files[graph].size)
+        self.classifier = classifier = Classifier(
+            self.bundle, device=settings.device, threads=self.sizes.threads, spin=False, precision=settings.precision
         )
         with contextlib.ExitStack() as opened:  # which ends the processes if anything fails
-            if planned.processes:
-                workers: Workers = Processes(classifier, settings, planned, metrics)
+            if self.sizes.processes:
+                self.workers: Workers = Processes(classifier, settings, self.sizes, metrics)
             else:
-                workers = Threads(classifier, settings.limits, planned)
-            opened.callback(workers.close)
-            starting = in_background(workers.start)  # before anything else takes the cores
+                self.workers = Threads(classifier, limits, self.sizes)
+            opened.callback(self.workers.close)
+            starting = in_background(self.workers.start)  # before anything else takes the cores
             other = in_background(meanwhile)
             classifier.start_names(self_test=True)
-            if planned.processes:
+            if self.sizes.processes:
                 classifier.close_images()
             starting.result()
             other.result()
-            banks = Banks(settings, classifier, metrics)
+            self.banks = Banks(settings, classifier, metrics)
             give_back_memory()  # 33 % of the memory at rest with sar-mini, 11 % with ViT-B/32 (ADR 10)
             opened.pop_all()
-            return cls(classifier, banks, planned, workers, settings.limits, metrics)
+        self.provider = self.workers.provider
+        self.names = Names(classifier, limits.classes, metrics)
+        self.decide = functools.lru_cache(_DECISIONS)(classifier.decide)
+        self.line = Line(self.workers, self.sizes, limits.image_seconds, metrics)
 
     def close(self) -> None:
         """Stop the threads and processes, and what a graph may still run; all requests must have ended."""

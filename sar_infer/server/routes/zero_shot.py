@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from sar_infer.results import DecisionOptions
 from sar_infer.server.model.engine import values_of
@@ -76,4 +76,4 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     (result,) = values_of(outcomes, ["inputs"])
     service.metrics.top_score.observe(result.predictions[0].score)
     content = [{"label": spellings[p.label], "score": p.score} for p in result.predictions]
-    return Response(json.dumps(content, ensure_ascii=False), media_type="application/json")
+    return Response(to_json(content), media_type="application/json")
