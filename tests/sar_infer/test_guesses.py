@@ -168,8 +168,6 @@ def test_nothing_but_a_bank_is_replaced_by_one(tmp_path: Path, fitted: Classifie
         with pytest.raises(BankError, match="not a bank file"):
             fitted.save(tmp_path / name)
         assert (tmp_path / name).read_bytes() == b"of somebody else"
-    for _ in range(2):
-        fitted.save(tmp_path / "shop.safetensors")
 
 
 def test_a_clone_is_detached_from_the_file(tmp_path: Path, fitted: Classifier) -> None:

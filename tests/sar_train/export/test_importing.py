@@ -221,36 +221,12 @@ def test_towers_that_do_not_agree_end_the_import(
     imported(siglip, tmp_path / "b", "--no-check")
 
 
-def no_padding(folder: Path, rows: Any) -> None:
-    change(folder / "tokenizer_config.json", pad_token=None)
-
-
-def padding_without_utf_8(folder: Path, rows: Any) -> None:
-    change(folder / "tokenizer_config.json", **{"pad_token": "\ud800"})
-
-
-def size_without_end(folder: Path, rows: Any) -> None:
-    change(folder / "preprocessor_config.json", size={"shortest_edge": 10**9}, crop_size=10**9)
-
-
-def context_without_end(folder: Path, rows: Any) -> None:
-    change(folder / "config.json", text_config={"max_position_embeddings": 10**9})
-
-
-def left_padding(folder: Path, rows: Any) -> None:
-    change(folder / "tokenizer_config.json", padding_side="left")
+def config(name: str, **keys: Any) -> Callable[[Path, Any], None]:
+    return lambda folder, rows: change(folder / f"{name}.json", **keys)
 
 
 def unprojected(folder: Path, rows: Any) -> None:
     published.bag_of_words(folder, NAMES, rows[:, :300], "onnx/text_model.onnx")
-
-
-def naflex(folder: Path, rows: Any) -> None:
-    change(folder / "preprocessor_config.json", max_num_patches=256, patch_size=16)
-
-
-def unscaled(folder: Path, rows: Any) -> None:
-    change(folder / "preprocessor_config.json", do_rescale=False)
 
 
 def custom(folder: Path, rows: Any) -> None:
@@ -331,14 +307,20 @@ def outside(folder: Path, location: str, shape: Any = (10,)) -> None:
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
-        (no_padding, "no configuration states the padding, and onnx/text_model.onnx reads it"),
-        (padding_without_utf_8, "pad_token '\\ud800' is not in the vocabulary"),
-        (size_without_end, "preprocess.size: expected 1 to 4096"),
-        (context_without_end, "tokenizer.context_length: expected 2 to 65536"),
-        (left_padding, "pads at the left"),
+        (
+            config("tokenizer_config", pad_token=None),
+            "no configuration states the padding, and onnx/text_model.onnx reads it",
+        ),
+        (config("tokenizer_config", **{"pad_token": "\ud800"}), "pad_token '\\ud800' is not in the vocabulary"),
+        (config("preprocessor_config", size=10**9, crop_size=10**9), "preprocess.size: expected 1 to 4096"),
+        (
+            config("config", text_config={"max_position_embeddings": 10**9}),
+            "tokenizer.context_length: expected 2 to 65536",
+        ),
+        (config("tokenizer_config", padding_side="left"), "pads at the left"),
         (unprojected, "output pooler_output has 300 numbers, the image tower's 512; an output before the projection"),
-        (naflex, "images of any shape (NaFlex)"),
-        (unscaled, "do_rescale: expected True, got False"),
+        (config("preprocessor_config", max_num_patches=256), "images of any shape (NaFlex)"),
+        (config("preprocessor_config", do_rescale=False), "do_rescale: expected True, got False"),
         (custom, "needs the custom operator com.acme:Quick"),
         (both, "expected one input, text or input_ids, got input_ids, pixel_values"),
         (hidden_states, "got last_hidden_state"),
