@@ -114,9 +114,9 @@ async def list_classes(
 
 @router.get("/v1/classes/{name:text}", responses={200: answer("ClassEntry"), **problems(401, 404, 422)})
 async def get_class(service: Serving, name: Name, bank: Bank = None) -> Response:
-    """Return one class; upper and lower case and extra spaces make no difference."""
+    """Return one class, by name or alias; upper and lower case and extra spaces make no difference."""
     whole = await service.engine.banks.whole(bank)
-    position = whole.lookup.name(name)
+    position = whole.lookup.get(name)
     if position is None:
         cleaned = clean_name(name)
         raise Problem("not-found", await in_thread(lambda: _missing(whole, cleaned)))
@@ -197,11 +197,11 @@ async def put_class(
     responses={204: {"description": "Removed."}, **problems(401, 403, 404, 409, 412, 422, 507)},
 )
 async def delete_class(service: Writable, name: Name, bank: Bank = None, if_match: IfMatch = None) -> Response:
-    """Remove a class, also one of the bundle. Needs a server with a key and ``--bank``."""
+    """Remove a class, by name or alias, also one of the bundle. Needs a server with a key and ``--bank``."""
 
     def edit(bank: ClassBank) -> tuple[ClassBank, None]:
         check_match(if_match, bank)
-        if bank.lookup.name(name) is None:
+        if bank.lookup.get(name) is None:
             raise Problem("not-found", _missing(bank, clean_name(name)))
         after = remove(bank, [name], by=_BY)
         if not after.can_answer:

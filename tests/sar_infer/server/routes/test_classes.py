@@ -128,10 +128,14 @@ def test_a_name_that_is_not_there_comes_with_the_one_that_may_be_meant(client: h
         assert refusal(refused) == (404, "not-found")
         assert refused.json()["detail"].lower().endswith("no class 'gren' in the bank; did you mean 'green'?")
     assert client.get(path("zeppelin")).json()["detail"] == "no class 'zeppelin' in the bank"
+
+
+def test_an_alias_names_its_class(client: httpx2.Client, stored: Path) -> None:
     client.put(path("violet"))
-    bank = ClassBank.load(stored)
-    set_class(bank, "violet", aliases=("lilac",)).save(stored)
-    assert client.get(path("lilac")).json()["detail"] == "no class 'lilac' in the bank; did you mean 'violet'?"
+    set_class(ClassBank.load(stored), "violet", aliases=("lilac",)).save(stored)
+    assert client.get(path("Lilac")).json()["name"] == "violet"
+    assert client.delete(path("lilac")).status_code == 204
+    assert "violet" not in ClassBank.load(stored).names
 
 
 def test_an_odd_name_is_pointed_out_or_refused(client: httpx2.Client) -> None:
