@@ -85,8 +85,7 @@ class Record(NamedTuple):
         digest = hashlib.sha256(json.dumps(self.data, sort_keys=True).encode())
         for name, array in sorted(self.arrays.items()):
             digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-            for chunk in tensor_bytes(array):
-                digest.update(chunk)
+            digest.update(tensor_bytes(array))
         return digest.digest()
 
 

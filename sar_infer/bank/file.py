@@ -108,8 +108,7 @@ def checksum(tensors: Tensors) -> str:
     digest = hashlib.sha256(str(VERSION).encode())
     for name, array in sorted(tensors.items()):
         digest.update(json.dumps([name, array.dtype.newbyteorder("<").str, array.shape]).encode())
-        for chunk in tensor_bytes(array):
-            digest.update(chunk)
+        digest.update(tensor_bytes(array))
     return digest.hexdigest()
 
 

@@ -140,7 +140,7 @@ class Embedder:
         if self._names is not None and tokens:
             for name, row in zip(missing, self._names.encode(tokens), strict=True):
                 rows[name] = row
-                self._cache.put((manifest.encoder_digest, name), row)
+                self._cache.put((manifest.encoder_digest, name), row.copy())  # not the whole batch
         return np.array([rows[name] for name in names], dtype=np.float32).reshape(-1, manifest.embed_dim)
 
     def class_rows(self, phrases: Phrases, photographed: Container[str]) -> Floats:

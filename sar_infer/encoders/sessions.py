@@ -18,7 +18,7 @@ Device = str
 """``auto``, ``cpu``, ``cuda``, or another execution provider that the installed onnxruntime has, by its short name."""
 MAIN_DEVICES = ("auto", "cpu", "cuda")
 _CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+_OPTIONS = {CUDA: {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}}
 """Full fp32, as on the CPU; no new search for the best convolution with every batch size."""
 _SHORT = {"DmlExecutionProvider": "directml"}
 _REMOTE = "AzureExecutionProvider"
@@ -44,23 +44,17 @@ def open_session(path: Path, device: Device, threads: int | None = None, spin: b
     """
     if device == "cpu":
         return _session(path, [_CPU], threads, spin)
-    if device not in MAIN_DEVICES:
-        name = provider_of(device)
+    name = CUDA if device in MAIN_DEVICES else provider_of(device)
+    obstacle = _cuda_obstacle() if name == CUDA else None
+    if obstacle is None:
+        missing = _preload_cuda() if name == CUDA else None
         with _quiet():
-            session = _session(path, [name, _CPU], threads, spin)
+            session = _session(path, [(name, _OPTIONS.get(name, {})), _CPU], threads, spin)
         if provider(session) == name:
             return session
-        raise DeviceError(f"device {device} is not available: {name} could not open the graph; use --device cpu")
-    obstacle = _cuda_obstacle()
-    if obstacle is None:
-        obstacle = _preload_cuda()
-        with _quiet():
-            session = _session(path, [(CUDA, _CUDA_OPTIONS), _CPU], threads, spin)
-        if provider(session) == CUDA:
-            return session
-        obstacle = obstacle or "onnxruntime found no usable GPU"
-    if device == "cuda":
-        raise DeviceError(f"device cuda is not available: {obstacle}; use --device cpu")
+        obstacle = missing or f"{name} could not open the graph"
+    if device != "auto":
+        raise DeviceError(f"device {device} is not available: {obstacle}; use --device cpu")
     return _session(path, [_CPU], threads, spin)
 
 

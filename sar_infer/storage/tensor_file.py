@@ -21,7 +21,6 @@ LONGEST_HEADER = 100_000_000
 """Bytes; the format's own limit."""
 _METADATA = "__metadata__"
 _TYPES = {"F64": "<f8", "I64": "<i8", "F32": "<f4", "F16": "<f2", "U8": "|u1"}
-_PIECE = 8 << 20
 Tensors = Mapping[str, npt.NDArray[Any]]
 
 
@@ -80,13 +79,9 @@ class TensorFile:
         return array.reshape(entry.shape)
 
 
-def tensor_bytes(array: npt.NDArray[Any]) -> Iterator[memoryview]:
-    """Yield the bytes of an array in C order, little-endian, in pieces, without a copy of the whole."""
-    flat = array if array.ndim else array[np.newaxis]
-    rows = max(1, _PIECE * len(flat) // max(1, flat.nbytes))
-    for start in range(0, len(flat), rows):
-        piece = np.ascontiguousarray(flat[start : start + rows])
-        yield piece.astype(piece.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data
+def tensor_bytes(array: npt.NDArray[Any]) -> memoryview:
+    """Return the bytes of an array in C order, little-endian; most arrays are not copied."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
 
 
 def file_pieces(tensors: Tensors, metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
@@ -110,7 +105,7 @@ def file_pieces(tensors: Tensors, metadata: Mapping[str, str]) -> Iterator[bytes
         raise ValueError(f"header too large: {len(text):,} bytes, the format takes {LONGEST_HEADER:,}")
     yield len(text).to_bytes(8, "little") + text
     for name in order:
-        yield from tensor_bytes(tensors[name])
+        yield tensor_bytes(tensors[name])
 
 
 def _read_header(stream: BinaryIO) -> tuple[dict[str, Any], int, int]:

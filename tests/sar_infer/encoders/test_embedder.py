@@ -33,6 +33,14 @@ def test_rows_of_names_are_never_those_of_the_bank(bundle_path: Path) -> None:
     np.testing.assert_allclose(classifier.embed_names([name]), name_rows([name]), atol=1e-6)
 
 
+def test_rows_that_a_caller_changes_are_not_those_of_the_cache(bundle_path: Path) -> None:
+    embedder = fresh(bundle_path)
+    for _ in range(2):
+        rows = embedder.embed_names(["owl", "emu"])
+        np.testing.assert_allclose(rows, name_rows(["owl", "emu"]), atol=1e-6)
+        rows[:] = 5
+
+
 @pytest.mark.parametrize("bad", ["", "x" * 500], ids=["empty", "too long"])
 def test_one_bad_name_or_phrase_is_refused_before_any_is_encoded(bundle_path: Path, bad: str) -> None:
     class Empty(EmbeddingCache):
