@@ -182,14 +182,11 @@ class Client:
         Raises:
             ImageError: client or server cannot read an image; the message names it.
         """
-        batches = self._batches(images)
-        rows = _joined(
-            [
-                part
-                for batch in batches
-                for part in self._in_parts(batch, lambda some: self._embed(_texts(some), "image"))
-            ]
-        )
+
+        def embed(batch: Sequence[Encoded]) -> Floats:
+            return self._embed(_texts(batch), "image")
+
+        rows = _joined([part for batch in self._batches(images) for part in self._in_parts(batch, embed)])
         return rows[0] if is_one(images) else rows
 
     def embed_names(self, names: Sequence[str]) -> Floats:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from sar_infer.errors import ImageError, InputError
+from sar_infer.errors import InputError
 
 _SIDE = 240
 """Pixels of the longer side of a photo in a notebook."""
@@ -186,12 +185,11 @@ class ImageResult(_Attributes):
         return self.predictions[rank]
 
     def _repr_html_(self) -> str:
-        from sar_infer.images.thumbnail import thumbnail
+        from sar_infer.images.thumbnail import picture_of
 
-        picture, style = "", "background: #48c; height: .4em; width"
-        with contextlib.suppress(ImageError):  # a result of bytes or an array has no file
-            picture = f"<img src='{thumbnail(self.image, _SIDE)}' style='max-width: 12em'>"
+        style, source = "background: #48c; height: .4em; width", picture_of(self.image, _SIDE)
+        picture = source and f"<img src='{source}' style='max-width: 12em'>"  # bytes and arrays have no file
         shares = [(html.escape(one.label), f"{one.score:.1%}") for one in self.predictions]
         bars = "".join(f"<div>{name} {share}<div style='{style}: {share}'></div></div>" for name, share in shares)
         bars = f"<div style='width: 16em'>{bars or html.escape(str(self))}</div>"
-        return f"<div style='display: flex; gap: 1em'>{picture}{bars}</div>"
+        return f"<div style='display: flex; gap: 1em'>{picture or ''}{bars}</div>"

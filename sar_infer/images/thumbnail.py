@@ -16,14 +16,6 @@ SIDE = 160
 _QUALITY = 80
 
 
-def picture_of(source: ImageSource, side: int = SIDE) -> str | None:
-    """Return `thumbnail`; None for a photo that cannot be read."""
-    try:
-        return thumbnail(source, side)
-    except ImageError:
-        return None
-
-
 def file_of(photo: str) -> str | None:
     """Return the absolute path of a photo; None if its name is that of no file, as in a shard."""
     path = Path(photo)
@@ -35,19 +27,19 @@ def short_name(photo: str) -> str:
     return "/".join(Path(photo).parts[-2:])
 
 
-def thumbnail(source: ImageSource, side: int = SIDE) -> str:
-    """Return a photo as a small JPEG in a data URI.
+def picture_of(source: ImageSource, side: int = SIDE) -> str | None:
+    """Return a photo as a small JPEG in a data URI; None for a photo that cannot be read.
 
     The photo is decoded as every photo is, and only its pixels are encoded anew, without metadata of the file.
 
     Args:
         source: The photo.
         side: The longer side of the picture, in pixels; a smaller photo keeps its size.
-
-    Raises:
-        ImageError: The photo cannot be read.
     """
-    image = load_rgb(source, fill=255, least=side)
+    try:
+        image = load_rgb(source, fill=255, least=side)
+    except ImageError:
+        return None
     image.thumbnail((side, side))
     bare = Image.frombytes("RGB", image.size, image.tobytes())  # without Pillow's notes of the file, such as a comment
     stream = io.BytesIO()
