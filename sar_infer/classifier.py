@@ -722,7 +722,7 @@ class Classifier(Embedder, metaclass=_Guessed):
             self._composer.digest(bank),
             tuple(sorted(bank.background_names)),
             **dataclasses.asdict(calibrated),
-            measured=dataclasses.asdict(measured) | {"false_alarms": false_alarms, "before": before},
+            measured=measured | {"false_alarms": false_alarms, "before": before},
         )
 
     def adapt(

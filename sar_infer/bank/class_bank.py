@@ -329,23 +329,6 @@ class ClassBank:
         result[positions] = values
         return read_only(result)
 
-    def positions_from(self, bundled: ClassBank, positions: Sequence[int]) -> Indices:
-        """Return the position here (N,) of classes that still have the embedding of a bundle's bank; -1 of others.
-
-        A class that was renamed is recognised; on another base, a class with the same name and embedding.
-
-        Args:
-            bundled: The bundle's bank.
-            positions: N positions there.
-        """
-        related, result = self.base is bundled.base, []
-        for key in (bundled.keys[position] for position in positions):
-            entry = bundled.entries[key]
-            options = (self.positions.get(key) if related else None, self.lookup.name(entry.name))
-            alike = (at for at in options if at is not None and self.entries[self.keys[at]].embedded_as(entry))
-            result.append(next(alike, -1))
-        return np.array(result, np.intp)
-
     @functools.cached_property
     def special(self) -> Mapping[str, Entry]:
         """Return the classes of which more than name and embedding is known, by key, in order."""

@@ -31,7 +31,6 @@ T = TypeVar("T")
 _MOST_NAMED = 3
 _SAME_EMBEDDING = 1e-5
 """Largest difference between two embeddings of the same text; runs of an encoder differ by less."""
-_KEEP: Any = object()
 
 
 def ahead(bank: ClassBank, work: Callable[[ClassBank], T]) -> Callable[[ClassBank], T]:
@@ -278,17 +277,10 @@ def rename(bank: ClassBank, old: str, new: str, embedding: Floats | None = None,
     return _committed(bank, "rename", {key: check_entry(after)}, words, by)
 
 
-def set_class(
-    bank: ClassBank,
-    name: str,
-    *,
-    aliases: Sequence[str] = _KEEP,
-    threshold: float | None = _KEEP,
-    background: bool = _KEEP,
-    photos_only: bool = _KEEP,
-    by: str = "",
-) -> ClassBank:
-    """Set aliases, threshold, background and photos only of a class, by name or alias; what is not given stays.
+def set_class(bank: ClassBank, name: str, *, by: str = "", **settings: Any) -> ClassBank:
+    """Set ``aliases``, ``threshold``, ``background`` and ``photos_only`` of a class, by name or alias.
+
+    Settings that are left out stay.
 
     Raises:
         ClassNameError: The bank does not have the class.
@@ -296,23 +288,22 @@ def set_class(
     """
     key = bank.find(name)
     entry = bank.entries[key]
-    given = {"aliases": aliases, "threshold": threshold, "background": background, "photos_only": photos_only}
-    fields: dict[str, Any] = {field: value for field, value in given.items() if value is not _KEEP}
-    if "aliases" in fields:
-        fields["aliases"], spelled = tuple(aliases), name_keys(aliases)
+    if "aliases" in settings:
+        aliases = settings["aliases"] = tuple(settings["aliases"])
+        spelled = name_keys(aliases)
         for number, alias in enumerate(aliases):
             owner = bank.lookup.get(alias)
             if owner is not None and (bank.keys[owner] != key or bank.lookup.name(alias) is not None):
                 raise BankError(f"alias {alias!r} is already a name of class {bank.names[owner]!r}")
             if spelled[number] in spelled[:number]:
                 raise BankError(f"alias {alias!r} is there twice; case and space do not count")
-    differ = [field for field, value in fields.items() if value != getattr(entry, field)]
+    differ = [field for field, value in settings.items() if value != getattr(entry, field)]
     if not differ:
         return bank
-    if "photos_only" in fields:
+    if "photos_only" in settings:
         total = entry.photos.total + np.zeros(bank.dim)
-        fields["photos"] = dataclasses.replace(entry.photos, total=total, photos_only=fields.pop("photos_only"))
-    after = check_entry(entry._replace(**fields))
+        settings["photos"] = dataclasses.replace(entry.photos, total=total, photos_only=settings.pop("photos_only"))
+    after = check_entry(entry._replace(**settings))
     words = ", ".join(field.replace("_", " ") for field in differ)
     return _committed(bank, "set", {key: after}, f"changed {entry.name!r} ({words})", by)
 
@@ -430,7 +421,8 @@ def carry(bank: ClassBank, bundled: ClassBank, embed: Embed, *, by: str = "") ->
     same = bank.base.digest == bundled.base.digest if bank.base and bundled.base else bank.base is None
     if same and bank.encoder_digest == bundled.encoder_digest:
         return bank, []
-    keys, entries, texts, gone, next_key = _carried(bank, bundled)
+    keys, puts, texts, next_key = _carried(bank, bundled)
+    entries = {key: entry for key, entry in puts.items() if entry is not None}
     for new, row in zip(texts, embed([*texts.values()]) if texts else (), strict=True):
         entries[new] = entries[new]._replace(embedding=row, added=entries[new].added or utc_now())
     sets = {key: dataclasses.replace(bank.entries[key].photos, photos_only=False) for key in keys}
@@ -446,7 +438,7 @@ def carry(bank: ClassBank, bundled: ClassBank, embed: Embed, *, by: str = "") ->
     summary = f"carried {_count(len(keys), 'class')} to encoder {bundled.encoder_digest[:8]}"
     step = Step(bank.log.last + 1, utc_now(), "carry", summary, by)
     history = [dataclasses.replace(one, puts=None) for one in bank.history]
-    log = Log((*history, step), step.n, {**dict.fromkeys(gone), **entries})
+    log = Log((*history, step), step.n, {**puts, **entries})
     own: dict[str, Any] = {} if bank.base else {"base": None, "provenance": bank.provenance}
     after = bundled.replaced(log=log, next_key=next_key, parked=tuple(parked), **own)
     if not after.can_answer:
@@ -456,27 +448,29 @@ def carry(bank: ClassBank, bundled: ClassBank, embed: Embed, *, by: str = "") ->
 
 def _carried(
     bank: ClassBank, bundled: ClassBank
-) -> tuple[dict[str, str], dict[str, Entry], dict[str, tuple[str, ...]], set[str], int]:
+) -> tuple[dict[str, str], dict[str, Entry | None], dict[str, tuple[str, ...]], int]:
     """Return the classes of a bank that differ from its base, at another bundle.
 
     Returns:
         Their keys there by their keys here; what they are there, without the bank's photos, the embeddings of the next
-        still to be made; the texts to embed; keys of the bundle's classes that were removed here; and the number of the
-        next key.
+        still to be made, and None for the bundle's classes that were removed here; the texts to embed; and the number
+        of the next key.
     """
     had, theirs = (bank.base.bank.entries, bundled.entries) if bank.base else ({}, {})
     by_name = {name_key(entry.name): key for key, entry in theirs.items()}
-    keys, entries, texts, gone = dict[str, str](), dict[str, Entry](), dict[str, tuple[str, ...]](), set[str]()
+    keys, puts, texts = dict[str, str](), dict[str, Entry | None](), dict[str, tuple[str, ...]]()
     number = max(bundled.next_key, bank.next_key)
     for key, item in bank.changes.items():
         old = had.get(key)
-        if isinstance(item, Record) or (item is None and old is None):
+        named = old or item
+        if named is None or isinstance(item, Record) or isinstance(named, Record):
             continue
-        new = by_name.get(name_key(old.name if old is not None else item.name))  # type: ignore[union-attr] # not both
+        new = by_name.get(name_key(named.name))
         if item is None:
-            gone |= set() if new is None else {new}
+            if new is not None:
+                puts.setdefault(new, None)
             continue
-        if new is None or new in entries:
+        if new is None or puts.get(new) is not None:
             new, number = str(number), number + 1
         keys[key], bundles = new, theirs.get(new)
         photos = PhotoSet.of((), np.empty((0, bundled.dim), np.float32))
@@ -487,8 +481,8 @@ def _carried(
             texts[new] = item.texts
         else:
             entry = _as_bundled(entry, bundles)
-        entries[new] = entry
-    return keys, entries, texts, gone, number
+        puts[new] = entry
+    return keys, puts, texts, number
 
 
 def _as_bundled(entry: Entry, bundles: Entry) -> Entry:

@@ -82,11 +82,16 @@ class Record(NamedTuple):
     @property
     def digest(self) -> bytes:
         """Return the SHA-256 of the content."""
-        digest = hashlib.sha256(json.dumps(self.data, sort_keys=True).encode())
-        for name, array in sorted(self.arrays.items()):
-            digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
-            digest.update(tensor_bytes(array))
-        return digest.digest()
+        return digest_of(json.dumps(self.data, sort_keys=True), self.arrays).digest()
+
+
+def digest_of(text: str, arrays: Arrays) -> hashlib._Hash:
+    """Return SHA-256 over a text, and names, types, shapes and bytes of arrays."""
+    digest = hashlib.sha256(text.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(json.dumps([name, array.dtype.newbyteorder("<").str, array.shape]).encode())
+        digest.update(tensor_bytes(array))
+    return digest
 
 
 Puts = Mapping[str, Entry | Record | None]
@@ -95,12 +100,8 @@ Puts = Mapping[str, Entry | Record | None]
 
 def check_entry(entry: Entry) -> Entry:
     """Return the entry if its texts, its threshold and its embedding are sound, else raise BankError."""
-    texts = [
-        ("name", entry.name),
-        *(("phrase", text) for text in entry.phrases),
-        *(("alias", a) for a in entry.aliases),
-    ]
-    for label, text in texts:
+    texts = {"name": (entry.name,), "phrase": entry.phrases, "alias": entry.aliases}
+    for label, text in ((label, text) for label, several in texts.items() for text in several):
         if not text.strip():
             raise BankError(f"a class has an empty {label}")
         kinds = () if text.isprintable() else {unicodedata.category(character) for character in text}

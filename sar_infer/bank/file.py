@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sar_infer.bank.class_bank import Base, ClassBank
-from sar_infer.bank.entry import Entry, Puts, Record
+from sar_infer.bank.entry import Entry, Puts, Record, digest_of
 from sar_infer.bank.photos import NO_PHOTOS, Images, Parked, PhotoSet, latest
 from sar_infer.bank.steps import Log, Step
 from sar_infer.errors import BankError, BaseMissingError, SarInferError, SchemaError
 from sar_infer.storage.files import replacing
 from sar_infer.storage.named_tensors import read_only
-from sar_infer.storage.tensor_file import TensorFile, file_pieces, tensor_bytes
+from sar_infer.storage.tensor_file import TensorFile, file_pieces
 
 FORMAT, VERSION = "sar-bank", 1
 Tensors = dict[str, npt.NDArray[Any]]
@@ -105,11 +104,7 @@ def _content(file: Path, path: Path) -> tuple[dict[str, Any], Tensors, str]:
 
 def checksum(tensors: Tensors) -> str:
     """Return SHA-256 (hex) over names, types, shapes and bytes of all tensors."""
-    digest = hashlib.sha256(str(VERSION).encode())
-    for name, array in sorted(tensors.items()):
-        digest.update(json.dumps([name, array.dtype.newbyteorder("<").str, array.shape]).encode())
-        digest.update(tensor_bytes(array))
-    return digest.hexdigest()
+    return digest_of(str(VERSION), tensors).hexdigest()
 
 
 class _Writer:

@@ -71,11 +71,6 @@ class PhotoSet:
         """Return the embeddings (R, D) of the latest photos."""
         return np.array([*self.recent.values()], np.float32).reshape(-1, len(self.total))
 
-    @property
-    def mean(self) -> Doubles:
-        """Return the mean embedding (D,); zeros without photos."""
-        return np.asarray(self.total / max(1, len(self)))
-
     def same(self, other: PhotoSet) -> bool:
         """Return True if both are the same photos of a class, and its name means as much."""
         return self.digests == other.digests and self.photos_only == other.photos_only

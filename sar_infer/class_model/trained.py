@@ -64,18 +64,21 @@ class TrainedClasses:
     def positions_in(self, base: ClassBank, bank: ClassBank) -> tuple[Indices, Indices]:
         """Return positions in a bank, rising, and the trained class of each, where its embedding is the bundle's.
 
-        A class that was renamed keeps its embedding; one that was embedded anew is another class.
+        A class that was renamed keeps its embedding; one that was embedded anew is another class. In a bank on another
+        base, a class with the same name and embedding counts.
 
         Args:
             base: The bundle's bank, which has every trained class.
             bank: Any bank of the same encoder.
         """
-        pairs = [(n, position) for n, name in enumerate(self.names) if (position := base.lookup.name(name)) is not None]
-        numbers = np.array([number for number, _ in pairs], np.intp)
-        positions = bank.positions_from(base, [position for _, position in pairs])
-        numbers, positions = numbers[positions >= 0], positions[positions >= 0]
-        order = np.argsort(positions)
-        return positions[order], numbers[order]
+        related, pairs = bank.base is base.base, list[tuple[int, int]]()
+        for number, name in enumerate(self.names):
+            key, at = base.find(name), bank.lookup.name(name)
+            keys = ([key] if related else []) + ([] if at is None else [bank.keys[at]])
+            alike = [k for k in keys if k in bank.entries and bank.entries[k].embedded_as(base.entries[key])]
+            pairs += [(bank.positions[k], number) for k in alike[:1]]
+        positions, numbers = np.array(sorted(pairs), np.intp).reshape(-1, 2).T
+        return positions, numbers
 
     def for_bank(self, base: ClassBank, bank: ClassBank) -> TrainedClasses:
         """Return those that another bank has, under its names."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,36 +28,9 @@ class Calibrated:
     least: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The effect of a calibration on photos that it was not fitted on, in ten folds.
-
-    Attributes:
-        photos: Their number.
-        accuracy: Share of right answers, 0 to 1.
-        error_before: Expected calibration error without it, 15 bins (Guo et al., arXiv 1706.04599).
-        error_after: The same with it.
-        called_unknown: Share that it calls unknown.
-        other_photos: Number of photos of no class.
-        others_found: Share of these that it calls unknown; None without any.
-        coverage: Share whose prediction set holds the class, for each of `COVERAGES`.
-        set_size: Mean number of classes in a set.
-    """
-
-    photos: int
-    accuracy: float
-    error_before: float
-    error_after: float
-    called_unknown: float
-    other_photos: int
-    others_found: float | None
-    coverage: tuple[float, ...]
-    set_size: tuple[float, ...]
-
-
 def calibrate(
     logits: Floats, labels: Labels, others: Floats | None = None, false_alarms: float = USUAL_ALARMS
-) -> tuple[Calibrated, Measured]:
+) -> tuple[Calibrated, dict[str, Any]]:
     """Calibrate on photos and measure in ten folds.
 
     Args:
@@ -64,6 +38,14 @@ def calibrate(
         labels: (N,) 0 to C - 1, N of `LEAST_IMAGES` or more.
         others: (M, C + 1), of photos of no class, on which the threshold is measured.
         false_alarms: Share of the N photos that may be called unknown, 0 to 1.
+
+    Returns:
+        The calibration, and its effect on photos that it was not fitted on, in ten folds: their number (``photos``);
+        ``accuracy``, 0 to 1; ``error_before`` and ``error_after``, the expected calibration error in 15 bins (Guo et
+        al., arXiv 1706.04599) without and with it; ``called_unknown``, the share that it calls unknown; the number of
+        photos of no class (``other_photos``), and the share of these that it calls unknown (``others_found``; None
+        without any); for each of `COVERAGES` the share of prediction sets with the class (``coverage``), and their mean
+        number of classes (``set_size``).
     """
     others = logits[:0] if others is None else others
     order = np.argsort(labels, kind="stable")
@@ -81,18 +63,17 @@ def calibrate(
             sizes[number, part] = (shares >= least).sum(1)
     right, fitted = logits[:, :-1].argmax(1) == labels, _fitted(logits, labels, false_alarms)
     rejected = _shares(others, fitted.temperature)[0] > fitted.unknown  # nothing was fitted to these
-    measured = Measured(
-        len(labels),
-        float(right.mean()),
-        calibration_error(scores[0], right),
-        calibration_error(scores[1], right),
-        float(strange.mean()),
-        len(others),
-        float(rejected.mean()) if len(others) else None,
-        tuple(covered.mean(1).tolist()),
-        tuple(sizes.mean(1).tolist()),
-    )
-    return fitted, measured
+    return fitted, {
+        "photos": len(labels),
+        "accuracy": float(right.mean()),
+        "error_before": calibration_error(scores[0], right),
+        "error_after": calibration_error(scores[1], right),
+        "called_unknown": float(strange.mean()),
+        "other_photos": len(others),
+        "others_found": float(rejected.mean()) if len(others) else None,
+        "coverage": tuple(covered.mean(1).tolist()),
+        "set_size": tuple(sizes.mean(1).tolist()),
+    }
 
 
 def _fitted(logits: Floats, labels: Labels, false_alarms: float) -> Calibrated:

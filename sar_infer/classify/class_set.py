@@ -199,15 +199,13 @@ def _once(class_phrases: Phrases, columns: Mapping[str, int | None]) -> Phrases:
         class_phrases: Phrases by name.
         columns: The column of each in the bank; None if the bank does not have it.
     """
-    with_phrases = {name for name, phrases in class_phrases.items() if phrases != (name,)}
-    first: dict[int | None, str] = {}
-    for name in sorted(class_phrases, key=lambda name: name not in with_phrases):
-        first.setdefault(columns[name], name)
-    return {
-        name: phrases
-        for name, phrases in class_phrases.items()
-        if name in with_phrases or columns[name] is None or first[columns[name]] == name
-    }
+    done = {columns[name] for name, phrases in class_phrases.items() if phrases != (name,)}
+    result: dict[str, tuple[str, ...]] = {}
+    for name, phrases in class_phrases.items():
+        if phrases != (name,) or columns[name] is None or columns[name] not in done:
+            result[name] = phrases
+            done.add(columns[name])
+    return result
 
 
 def _gathered(

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
+from sar_infer.bank.entry import MODEL
 from sar_infer.class_model.adapt import Classes
 from sar_infer.class_model.model import USUAL, ClassModel, Doubles, Flags, linear
 from sar_infer.class_model.trained import TrainedClasses
@@ -30,8 +31,6 @@ _Names = tuple[Floats, Floats, float]
 _ALIKE = 0.3
 """Where photos of only one class are known: the share of their mean that other images have too. Chosen on the
 choosing deal by ``experiments/class_model/tune.py``; 0.2 to 0.4 are level."""
-_MOST_FITTED = 4
-"""Fitted models of banks that stay ready."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +117,6 @@ class Composer:
 
     def __init__(self, trained: TrainedClasses | None, base: ClassBank, scale: float) -> None:
         self._trained, self._base, self._scale = trained, base, scale
-        self._fitted: list[tuple[object, ClassModel]] = []
         self._values: weakref.WeakKeyDictionary[ClassBank, dict[str, tuple[str, Any]]] = weakref.WeakKeyDictionary()
         self._lock = threading.RLock()
 
@@ -138,18 +136,14 @@ class Composer:
         """
         if bank.fitted is None:
             return None if self._trained is None else self._trained.model
-        with self._lock:
-            model = next((model for arrays, model in self._fitted if arrays is bank.fitted), None)
-            if model is None:
-                model = ClassModel.from_tensors(bank.fitted)
-                if len(model.centre) != bank.dim:
-                    raise BankError(f"class model of {len(model.centre)} numbers, expected {bank.dim}")
-                self._fitted = [(bank.fitted, model), *self._fitted[: _MOST_FITTED - 1]]
-            return model
+        model = self._once(bank, "model", lambda bank: ClassModel.from_tensors(bank.records[MODEL].arrays))
+        if len(model.centre) != bank.dim:
+            raise BankError(f"class model of {len(model.centre)} numbers, expected {bank.dim}")
+        return model
 
     def labelled(self, bank: ClassBank) -> dict[int, Evidence]:
         """Return what labelled photos say of a bank's classes, those of training too, by position."""
-        photos = ((bank.lookup.find(name), Evidence.of(one)) for name, one in bank.photos.items())
+        photos = ((bank.positions[k], Evidence.of(one.photos)) for k, one in bank.special.items() if one.photos)
         if self._trained is None:
             return Evidence.summed(photos)
         means, counts = self._trained.means.astype(np.float64), self._trained.counts.tolist()

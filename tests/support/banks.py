@@ -74,10 +74,10 @@ def content(bank: ClassBank) -> tuple[object, ...]:
         for key, entry in bank.entries.items()
         for photos in [entry.photos]
     }
-    means = {key: entry.photos.mean.tolist() for key, entry in bank.special.items() if entry.photos}
+    totals = {key: entry.photos.total.tolist() for key, entry in bank.special.items() if entry.photos}
     return (
         [*entries.items()],
-        means,
+        totals,
         bank.embeddings.tobytes(),
         bank.encoder_digest,
         dict(bank.provenance),

@@ -96,8 +96,8 @@ def test_a_class_of_the_next_bundle_keeps_the_photos_that_it_has_there(
     bank = add_photos(set_class(frozen[0], "a", aliases=("first",)), {"a": photo_set("own")})
     bank, _ = carry(bank, frozen[1], embed("y"))
     assert bank.photos_of("first").digests == photo_set(*"pqrs", *own).digests
-    expected = unit_rows([*"pqrs", *own]).astype(np.float64).mean(0)
-    np.testing.assert_allclose(bank.photos_of("a").mean, expected, atol=1e-9)
+    expected = unit_rows([*"pqrs", *own]).astype(np.float64).sum(0)
+    np.testing.assert_allclose(bank.photos_of("a").total, expected, atol=1e-9)
 
 
 def test_carried_back_the_photos_return(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_carried_back_the_photos_return(tmp_path: Path) -> None:
         "b": photo_set("r").digest_set,
         "eagle owl": photo_set("p", "q").digest_set,
     }
-    np.testing.assert_allclose(back.photos_of("eagle owl").mean, unit_rows("pq").astype(float).mean(0), atol=1e-12)
+    np.testing.assert_allclose(back.photos_of("eagle owl").total, unit_rows("pq").astype(float).sum(0), atol=1e-12)
     again, _ = carry(back, new, embed("y"))
     assert {name: one.digest_set for name, one in again.photos.items()} == {"b": photo_set("s").digest_set}
 
@@ -184,7 +184,7 @@ def test_removals_reach_parked_photos(tmp_path: Path) -> None:
     assert photo_set("d").digests[0] in data
     back, _ = carry(ClassBank.load(tmp_path / "shop", base=new), old, embed("x"))
     assert back.photos_of("c").digests == photo_set(*labels[6:]).digests  # those with embeddings of their own
-    np.testing.assert_allclose(back.photos_of("c").mean, unit_rows(labels[6:]).astype(np.float64).mean(0), atol=1e-9)
+    np.testing.assert_allclose(back.photos_of("c").total, unit_rows(labels[6:]).astype(np.float64).sum(0), atol=1e-9)
     assert set(back.photos) == {"c", "d"}
 
 

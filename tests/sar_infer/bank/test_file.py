@@ -204,7 +204,7 @@ def test_of_many_photos_the_latest_embeddings_are_stored(tmp_path: Path) -> None
     photos = ClassBank.load(tmp_path / "b").photos_of("cat")
     assert (len(photos), len(photos.rows)) == (100, 64)
     np.testing.assert_array_equal(photos.rows, unit_rows(labels[36:]))
-    np.testing.assert_allclose(photos.mean, unit_rows(labels).astype(np.float64).mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(photos.total, unit_rows(labels).astype(np.float64).sum(axis=0), atol=1e-12)
     for _ in range(UNDO_STEPS + 1):  # until no step needs the older embeddings
         bank = set_class(bank, "cat", background=not bank.entry("cat").background)
     bank.save(tmp_path / "b")

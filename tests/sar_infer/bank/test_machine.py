@@ -353,8 +353,8 @@ class Machine(RuleBasedStateMachine):
             assert (photos.digest_set, photos.photos_only) == (photo_set(*one["photos"]).digest_set, one["only"])
             assert len(photos.rows) == len(one["photos"])
             if one["photos"]:
-                mean = unit_rows(one["photos"]).astype(np.float64).mean(axis=0)
-                np.testing.assert_allclose(photos.mean, mean, atol=1e-12)
+                total = unit_rows(one["photos"]).astype(np.float64).sum(axis=0)
+                np.testing.assert_allclose(photos.total, total, atol=1e-12)
             assert {bank.lookup.get(text) for text in (one["name"], *one["aliases"])} == {position}
         flags = [one["background"] for one in classes]
         assert (None if bank.background is None else bank.background.tolist()) == (flags if any(flags) else None)

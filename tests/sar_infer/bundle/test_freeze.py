@@ -89,7 +89,7 @@ def test_photos_come_along_without_their_embeddings(bundle: Bundle, tmp_path: Pa
     opened = open_bundle(tmp_path / "new").bank
     for name, after in opened.photos.items():
         before = bank.photos[name]
-        assert (after.mean.tobytes(), after.digest_set) == (before.mean.tobytes(), before.digest_set)
+        assert (after.total.tobytes(), after.digest_set) == (before.total.tobytes(), before.digest_set)
         assert after.photos_only == before.photos_only
         assert len(after.rows) == 0  # who gets the bundle gets no embedding of a photo
 
