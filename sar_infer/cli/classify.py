@@ -158,6 +158,9 @@ def _decision(options: SimpleNamespace) -> DecisionOptions:
 def _check(options: SimpleNamespace) -> None:
     if not options.images:
         raise Refusal("no image given: sar-classify IMAGE")
+    for name in ("bundle", "classes", "examples", "html", "out"):
+        if getattr(options, name) == "":  # as of a shell variable that is not set
+            raise Refusal(f"--{name}: expected a value, got an empty text")
     if options.only is not None and not options.classes and not options.examples:
         raise Refusal("--only and --extend need --classes or --examples")
     if options.examples and options.out:

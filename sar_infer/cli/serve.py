@@ -184,9 +184,9 @@ def _settings(values: dict[str, Any]) -> Settings:
     from sar_infer.images.formats import FORMATS
     from sar_infer.server.settings import Limits, Settings
 
-    for name in ("bundle", "bank", "banks"):
+    for name in ("bundle", "bank", "banks", "host"):  # an empty host would be every address of this machine
         if values[name] == "":  # as of a shell variable that is not set
-            raise InputError(f"--{name}: expected a path, got an empty text")
+            raise InputError(f"--{name}: expected a value, got an empty text")
     if values["banks"] and not Path(values["banks"]).is_dir():
         raise InputError(f"--banks: {values['banks']}: no such folder; make it, and put bank files into it")
     formats = tuple(part.strip().upper() for part in values["formats"].split(",") if part.strip())

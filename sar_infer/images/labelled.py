@@ -31,7 +31,7 @@ def by_class(
             label is no text.
     """
     if labels is not None:
-        images = [*several(photos)]
+        images, labels = [*several(photos)], [*labels]
         if len(images) != len(labels):
             raise InputError(f"expected a label for each photo, got {len(labels):,} for {len(images):,}")
         labelled: dict[str, list[ImageSource]] = {}

@@ -184,7 +184,7 @@ def test_photos_may_be_a_folder_a_dictionary_or_paths_with_labels(tmp_path: Path
         shutil.copytree(TRAIN / name, tmp_path / name)
     folders = {name: tmp_path / name for name in NAMES[:2]}
     paths = {name: sorted(map(str, folder.iterdir())) for name, folder in folders.items()}
-    labelled = [path for of in paths.values() for path in of], [name for name, of in paths.items() for _ in of]
+    labelled = [path for of in paths.values() for path in of], (name for name, of in paths.items() for _ in of)
     banks = [Classifier(device="cpu").fit(photos).bank for photos in (tmp_path, folders, paths)]
     assert len({bank.content_digest for bank in [*banks, Classifier(device="cpu").fit(*labelled).bank]}) == 1
     assert banks[0].names == ("dress", "hat")

@@ -274,6 +274,8 @@ def test_int8_on_a_processor_without_vnni_is_warned_of_once(
         ("photos/a.jpg *.webp", r"\*\.webp: matches nothing"),
         ("https://a.example/b.jpg", "https is not fetched; download it"),
         ("photos/a.jpg --only", "--only and --extend need --classes"),
+        ("photos/a.jpg --classes=", "--classes: expected a value, got an empty text"),
+        ("photos/a.jpg --out=", "--out: expected a value, got an empty text"),
         ("photos/a.jpg --classes none.txt", "none.txt: no such class file; expected a text file with one name a line"),
         ("photos/a.jpg --classes long.txt", r"long\.txt:2: class name 'xxx.*…' is too long: \d+ tokens, 18 fit"),
         ("photos/a.jpg --bundle none", "none: no such folder"),
