@@ -52,7 +52,7 @@ _LEAST_PRIOR = 2.0
 RANK = 64
 """Axes of P that the distance of *unknown* resolves; the others share their mean. In float16 64 KiB at D = 512."""
 _ARRAYS = ("factor", "centre", "text_centre", "weights", "axes", "unknown", "sets", "expected")
-_NUMBERS = ("slope", "prior", "broad", "scale", "share", "length", "photos", "rivals")
+NUMBERS = ("slope", "prior", "broad", "scale", "share", "length", "photos", "rivals")
 _FLAT = 1e-9
 """Relative difference below which eigenvalues of P are equal."""
 _LARGEST = 1e9
@@ -188,7 +188,7 @@ class ClassModel:
         """
         try:
             level = tensors["level"].item() if "level" in tensors else 0.0
-            numbers: dict[str, Any] = {name: tensors[name].item() for name in _NUMBERS}
+            numbers: dict[str, Any] = {name: tensors[name].item() for name in NUMBERS}
             factor = tensors["factor" if level else "precision"]
             axes = far_axes(level, factor, numbers["share"], numbers["length"]) if level else tensors["axes"]
             others: dict[str, Any] = {name: tensors[name] for name in _ARRAYS if name not in ("factor", "axes")}
@@ -202,7 +202,7 @@ class ClassModel:
     def digest(self) -> str:
         """Return SHA-256 (hex) over all that turns features and classes into scores."""
         digest = hashlib.sha256()
-        for name in (*_ARRAYS[:5], *_NUMBERS[:6], *(("level",) if self.level else ())):
+        for name in (*_ARRAYS[:5], *NUMBERS[:6], *(("level",) if self.level else ())):
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
         return digest.hexdigest()
 

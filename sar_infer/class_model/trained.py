@@ -16,16 +16,13 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank
-from sar_infer.class_model.model import ClassModel
+from sar_infer.class_model.model import NUMBERS, ClassModel
 from sar_infer.errors import BankError, BundleError
 from sar_infer.storage.named_tensors import FileKind
 from sar_infer.text.names import name_key
 
 _FLOATS = ("precision", "centre", "text_centre", "means")
-_DOUBLES = (
-    *("slope", "prior", "broad", "scale", "photos", "rivals", "share", "length"),
-    *("weights", "unknown", "sets", "expected"),
-)
+_DOUBLES = (*NUMBERS, "weights", "unknown", "sets", "expected")
 _KIND = FileKind(
     format="sar-class-model",
     version=1,
