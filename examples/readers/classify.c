@@ -45,15 +45,20 @@ int main(int count, char **arguments) {
   check(ort->ModelMetadataLookupCustomMetadataMap(metadata, allocator, "class_names", &names));
   for (int number = 2; number < count; number++) {
     int64_t shape[] = {0, 0, 3}; /* height, width, channels */
+    int depth = 0;
     FILE *file = fopen(arguments[number], "rb");
-    if (file == NULL || fscanf(file, "P6 %ld %ld 255", &shape[1], &shape[0]) != 2) {
-      fprintf(stderr, "%s: not a binary PPM\n", arguments[number]);
+    int fields = file == NULL ? 0 : fscanf(file, "P6 %5ld %5ld %5d", &shape[1], &shape[0], &depth);
+    if (fields != 3 || depth != 255 || shape[0] < 1 || shape[1] < 1) {
+      fprintf(stderr, "%s: expected a binary PPM of 8 bits\n", arguments[number]);
       return 1;
     }
     fgetc(file);
     size_t size = (size_t)(shape[0] * shape[1] * 3);
     unsigned char *pixels = malloc(size);
-    if (pixels == NULL || fread(pixels, 1, size, file) != size) return 1;
+    if (pixels == NULL || fread(pixels, 1, size, file) != size) {
+      fprintf(stderr, "%s: ends too early, or needs more memory than there is\n", arguments[number]);
+      return 1;
+    }
     fclose(file);
     OrtValue *image, *values[3] = {NULL, NULL, NULL};
     const char *inputs[] = {"image"}, *outputs[] = {"answer", "unknown", "scores"};
