@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sar_infer.errors import WriteError, one_line, raised_as
+from sar_infer.errors import WriteError, one_line, reason_of
 from sar_infer.storage.files import write_atomically
 
 _WITH_CHARTS = ("compare", "evaluation", "several")
@@ -55,5 +55,7 @@ def write_page(path: Path, name: str, title: str, data: Mapping[str, Any]) -> No
         data=json.dumps({"title": title, **data}, allow_nan=False, separators=(",", ":")).translate(_ESCAPES),
         script=script,
     )
-    with raised_as(WriteError, f"{path}: cannot be written", OSError):
+    try:
         write_atomically(path, [page.encode()])
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written ({reason_of(error)}); free space, or name another file") from None
