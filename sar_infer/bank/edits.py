@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
 
@@ -277,10 +277,17 @@ def rename(bank: ClassBank, old: str, new: str, embedding: Floats | None = None,
     return _committed(bank, "rename", {key: check_entry(after)}, words, by)
 
 
-def set_class(bank: ClassBank, name: str, *, by: str = "", **settings: Any) -> ClassBank:
-    """Set ``aliases``, ``threshold``, ``background`` and ``photos_only`` of a class, by name or alias.
+class ClassSettings(TypedDict, total=False):
+    """What `set_class` sets of a class."""
 
-    Settings that are left out stay.
+    aliases: Sequence[str]
+    threshold: float | None
+    background: bool
+    photos_only: bool
+
+
+def set_class(bank: ClassBank, name: str, *, by: str = "", **settings: Unpack[ClassSettings]) -> ClassBank:
+    """Set aliases, threshold, background and photos only of a class, by name or alias; what is left out stays.
 
     Raises:
         ClassNameError: The bank does not have the class.
@@ -288,8 +295,9 @@ def set_class(bank: ClassBank, name: str, *, by: str = "", **settings: Any) -> C
     """
     key = bank.find(name)
     entry = bank.entries[key]
-    if "aliases" in settings:
-        aliases = settings["aliases"] = tuple(settings["aliases"])
+    fields: dict[str, Any] = {**settings}
+    if "aliases" in fields:
+        aliases = fields["aliases"] = tuple(fields["aliases"])
         spelled = name_keys(aliases)
         for number, alias in enumerate(aliases):
             owner = bank.lookup.get(alias)
@@ -297,13 +305,13 @@ def set_class(bank: ClassBank, name: str, *, by: str = "", **settings: Any) -> C
                 raise BankError(f"alias {alias!r} is already a name of class {bank.names[owner]!r}")
             if spelled[number] in spelled[:number]:
                 raise BankError(f"alias {alias!r} is there twice; case and space do not count")
-    differ = [field for field, value in settings.items() if value != getattr(entry, field)]
+    differ = [field for field, value in fields.items() if value != getattr(entry, field)]
     if not differ:
         return bank
-    if "photos_only" in settings:
+    if "photos_only" in fields:
         total = entry.photos.total + np.zeros(bank.dim)
-        settings["photos"] = dataclasses.replace(entry.photos, total=total, photos_only=settings.pop("photos_only"))
-    after = check_entry(entry._replace(**settings))
+        fields["photos"] = dataclasses.replace(entry.photos, total=total, photos_only=fields.pop("photos_only"))
+    after = check_entry(entry._replace(**fields))
     words = ", ".join(field.replace("_", " ") for field in differ)
     return _committed(bank, "set", {key: after}, f"changed {entry.name!r} ({words})", by)
 

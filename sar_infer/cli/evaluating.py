@@ -115,5 +115,5 @@ def report_labels(check: LabelCheck | None, page: Path | None, title: str, comma
     if page is not None:
         write_labels(page, check, title, command)
     if strict:
-        raise Refusal(f"--strict, and {line}")
+        raise Refusal(f"nothing was changed: --strict, and {line}")
     warn(line)

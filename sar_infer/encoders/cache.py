@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import secrets
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -29,23 +30,23 @@ class RecentCache(Generic[Value]):
 
     def __init__(self, capacity: int = 16_384) -> None:
         self._capacity = capacity
-        self._values: dict[Key, Value] = {}  # the most recently used last
+        self._values: OrderedDict[Key, Value] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Key) -> Value | None:
         """Return a value, which becomes the most recently used, or None."""
         with self._lock:
             if key in self._values:
-                self._values[key] = self._values.pop(key)
+                self._values.move_to_end(key)
             return self._values.get(key)
 
     def put(self, key: Key, value: Value) -> None:
         """Store a value; drop the least recently used if there are too many."""
         with self._lock:
-            self._values.pop(key, None)
             self._values[key] = value
+            self._values.move_to_end(key)
             if len(self._values) > self._capacity:
-                del self._values[next(iter(self._values))]
+                self._values.popitem(last=False)
 
 
 EmbeddingCache = RecentCache[Floats]

@@ -203,8 +203,8 @@ class Evaluation:
     def confusion(self) -> Counter[tuple[str, str | None]]:
         """Return how many photos there are by class and answer; answers that are no class with photos are None."""
         names = {one.name for one in self.per_class}
-        known = (one for one in self.answers if not one.absent)
-        return Counter((one.label, one.answer if one.answer in names else None) for one in known)
+        answerable = (one for one in self.answers if not one.absent)
+        return Counter((one.label, one.answer if one.answer in names else None) for one in answerable)
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values, with ``label_issues`` instead of the check."""
@@ -234,35 +234,35 @@ def evaluate(
     Raises:
         InputError: No photo is of a class to choose from.
     """
-    known, others = ([one for one in answers if one.absent is absent] for absent in (False, True))
-    accuracy = Share.of_flags([one.right for one in known])
-    among_best = Share.of_flags([one.rank is not None for one in known])
+    answerable, others = ([one for one in answers if one.absent is absent] for absent in (False, True))
+    accuracy = Share.of_flags([one.right for one in answerable])
+    among_best = Share.of_flags([one.rank is not None for one in answerable])
     if accuracy is None or among_best is None:
         raise InputError(_nothing_left(others, left_out))
-    per_class, confused = _classes_and_pairs(known)
+    per_class, confused = _classes_and_pairs(answerable)
     check = None
     if len(rows):
-        names, labels = np.unique([one.label for one in known], return_inverse=True)
+        names, labels = np.unique([one.label for one in answerable], return_inverse=True)
         present = np.array([row for row, one in zip(rows, answers, strict=True) if not one.absent])
-        check = LabelCheck(names.tolist(), present, labels, [one.image for one in known])
+        check = LabelCheck(names.tolist(), present, labels, [one.image for one in answerable])
     return Evaluation(
         classes,
         accuracy,
         among_best,
         per_class,
         confused,
-        _calibration(known),
-        _unknowns(known, others, tells_unknown, threshold),
+        _calibration(answerable),
+        _unknowns(answerable, others, tells_unknown, threshold),
         tuple(answers),
         tuple(left_out),
         check,
     )
 
 
-def _classes_and_pairs(known: Sequence[Answer]) -> tuple[tuple[ClassResult, ...], tuple[Pair, ...]]:
-    photos, answered = (Counter(getattr(one, key) for one in known) for key in ("label", "answer"))
+def _classes_and_pairs(answerable: Sequence[Answer]) -> tuple[tuple[ClassResult, ...], tuple[Pair, ...]]:
+    photos, answered = (Counter(getattr(one, key) for one in answerable) for key in ("label", "answer"))
     images = defaultdict[tuple[str, str], list[str]](list)
-    for one in sorted(known, key=lambda one: -one.score):
+    for one in sorted(answerable, key=lambda one: -one.score):
         images[one.label, one.answer].append(one.image)
     ordered = sorted(images.items(), key=lambda item: (-len(item[1]), item[0]))
     pairs = [
@@ -278,8 +278,8 @@ def _classes_and_pairs(known: Sequence[Answer]) -> tuple[tuple[ClassResult, ...]
     return tuple(sorted(classes, key=lambda one: (one.accuracy.share, -one.accuracy.of, one.name))), tuple(pairs)
 
 
-def _calibration(known: Sequence[Answer]) -> Calibration:
-    scores, right = np.array([(one.score, one.right) for one in known]).T
+def _calibration(answerable: Sequence[Answer]) -> Calibration:
+    scores, right = np.array([(one.score, one.right) for one in answerable]).T
     table = reliability(scores, right.astype(np.bool_))
     width = 1 / len(table.counts)
     columns = zip(table.counts.tolist(), table.scores.tolist(), table.right.tolist(), strict=True)
@@ -292,20 +292,22 @@ def _calibration(known: Sequence[Answer]) -> Calibration:
     return Calibration(float(scores.mean()), float(right.mean()), table.error, by_chance, tuple(bins))
 
 
-def _unknowns(known: Sequence[Answer], others: Sequence[Answer], tells: bool, threshold: float | None) -> Unknowns:
-    known_called, others_called = (
-        Share.of_flags([one.called_unknown for one in group]) if tells else None for group in (known, others)
+def _unknowns(answerable: Sequence[Answer], others: Sequence[Answer], tells: bool, threshold: float | None) -> Unknowns:
+    called, others_called = (
+        Share.of_flags([one.called_unknown for one in group]) if tells else None for group in (answerable, others)
     )
-    of_known, of_others = (np.array([one.unknown for one in group]) for group in (known, others))
-    limits = [(rate, threshold_for(of_known, rate)) for rate in FALSE_ALARMS]
+    of_answerable, of_others = (np.array([one.unknown for one in group]) for group in (answerable, others))
+    limits = [(rate, threshold_for(of_answerable, rate)) for rate in FALSE_ALARMS]
     return Unknowns(
-        known_called,
+        called,
         others_called,
         len(others),
         tuple(dict.fromkeys(one.label for one in others)),
-        auroc(-of_known, -of_others) if others else None,
+        auroc(-of_answerable, -of_others) if others else None,
         threshold,
-        tuple(Trade(rate, at, Share.of_flags(of_known > at), Share.of_flags(of_others > at)) for rate, at in limits),
+        tuple(
+            Trade(rate, at, Share.of_flags(of_answerable > at), Share.of_flags(of_others > at)) for rate, at in limits
+        ),
     )
 
 
@@ -321,7 +323,7 @@ def _nothing_left(others: Sequence[Answer], left_out: Sequence[LeftOut]) -> str:
         return f"none of the labels ({shown}) is a class to choose from; name folders like classes, or add these"
     if any(one.kind == "learned" for one in left_out):
         return "no photo is left: the classes have learned from all of them; give others"
-    return ": ".join(["no photo can be read", *(f"{one.image}: {one.reason}" for one in left_out[:1])])
+    return f"no photo can be read: {left_out[0].image}: {left_out[0].reason}" if left_out else "no photo to evaluate"
 
 
 def evaluate_photos(

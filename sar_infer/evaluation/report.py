@@ -184,9 +184,9 @@ def write_evaluation(
     Raises:
         WriteError: The file cannot be written.
     """
-    known = [answer for answer in evaluation.answers if not answer.absent]
-    by_name = {answer.image: answer for answer in known}
-    mistakes = sorted((answer for answer in known if not answer.right), key=lambda answer: -answer.score)
+    answerable = [answer for answer in evaluation.answers if not answer.absent]
+    by_name = {answer.image: answer for answer in answerable}
+    mistakes = sorted((answer for answer in answerable if not answer.right), key=lambda answer: -answer.score)
     worst = [answer.image for answer in mistakes[:MOST_WORST]]
     pairs = [pair for at, pair in enumerate(evaluation.confused[:MOST_PAIRS]) if pair.count > 1 or at < _FEW_PAIRS]
     shown = dict.fromkeys([*worst, *(image for pair in pairs for image in pair.images)])
@@ -214,10 +214,10 @@ def _curve(evaluation: Evaluation) -> list[tuple[float, float]]:
     """Return shares of known photos and of others above the same threshold, for up to 200 thresholds from 1 to 0."""
     if not evaluation.unknowns.unknown_photos:
         return []
-    known, others = (
+    answerable, others = (
         np.array([answer.unknown for answer in evaluation.answers if answer.absent is absent])
         for absent in (False, True)
     )
-    thresholds = np.sort(known)[::-1][:: -(-len(known) // _MOST_POINTS)]
-    points = [(float((known > at).mean()), float((others > at).mean())) for at in thresholds]
+    thresholds = np.sort(answerable)[::-1][:: -(-len(answerable) // _MOST_POINTS)]
+    points = [(float((answerable > at).mean()), float((others > at).mean())) for at in thresholds]
     return [*points, (1.0, 1.0)]

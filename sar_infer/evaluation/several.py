@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sar_infer.bank import ClassBank
 from sar_infer.classify.class_set import ClassSet
@@ -163,10 +164,24 @@ def evaluate_several(
         SeveralAnswer(one.result.image, tuple(sorted(shown)), one.result.labels or ())
         for one, shown in zip(read, of_photos, strict=True)
     ]
-    said = [{one.label for one in answer.answers} for answer in answers]
     by_name = [{one.label: one.score for one in photo.result.predictions} for photo in read]
     scores = np.array([[of_photo[name] for name in names] for of_photo in by_name])
-    shows, yes = (np.array([[name in of for name in names] for of in every]) for every in (of_photos, said))
+    other_labels = tuple(sorted(name for name, column in columns.items() if column is None))
+    return _measured(len(classes.names), names, answers, scores, other_labels, left_out)
+
+
+def _measured(
+    classes: int,
+    names: Sequence[str],
+    answers: Sequence[SeveralAnswer],
+    scores: npt.NDArray[np.floating],
+    other_labels: tuple[str, ...],
+    left_out: Sequence[LeftOut],
+) -> SeveralEvaluation:
+    """Return the figures of N answers and the scores (N, L) of the L classes that photos show."""
+    shown = [{*answer.labels} for answer in answers]
+    said = [{one.label for one in answer.answers} for answer in answers]
+    shows, yes = (np.array([[name in of for name in names] for of in every]) for every in (shown, said))
     per_class = [
         SeveralClass(
             name,
@@ -178,14 +193,14 @@ def evaluate_several(
     ]
     is_empty = np.array([not of_photo for of_photo in said])
     return SeveralEvaluation(
-        len(classes.names),
+        classes,
         Share.of_count(int((yes & shows).sum()), sum(map(len, said))) if any(said) else None,
         Share.of_flags(yes[shows]),
         float(np.mean([one.average_precision for one in per_class])),
         Share.of_flags(is_empty[~shows.any(axis=1)]),
         Share.of_flags(is_empty[shows.any(axis=1)]),
         tuple(sorted(per_class, key=lambda one: (one.average_precision, one.name))),
-        tuple(sorted(name for name, column in columns.items() if column is None)),
+        other_labels,
         tuple(answers),
         tuple(left_out),
     )

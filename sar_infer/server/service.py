@@ -38,7 +38,7 @@ class Readiness(NamedTuple):
 
 
 class Service:
-    """The state of a server; it is made before its event loop runs, and does not listen before.
+    """The state of a server, which is made before the server listens and its event loop runs.
 
     Args:
         settings: Name bundle and bank, which are opened.

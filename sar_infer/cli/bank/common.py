@@ -142,7 +142,7 @@ def opened(arguments: BankArguments, *, may_be_missing: bool = False, changing: 
     Args:
         arguments: Where they are.
         may_be_missing: Use the bundle's bank if the bank file does not exist, and report it on stderr, or in ``save``.
-        changing: To change it, without its lock: ``locked`` takes that once all images have been read.
+        changing: Open it for a change, without its lock, which ``locked`` takes once all images have been read.
 
     Raises:
         InputError: The file cannot be changed where it is.

@@ -54,8 +54,9 @@ class Engine:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, meanwhile: Callable[[], object] = lambda: None) -> None:
-        place = settings.bundle or default_bundle()
-        self.bundle = open_bundle(place if is_shipped(place) or on_hub(place) else Path(place).resolve())
+        location = settings.bundle or default_bundle()
+        elsewhere = is_shipped(location) or on_hub(location)
+        self.bundle = open_bundle(location if elsewhere else Path(location).resolve())
         manifest, limits = self.bundle.manifest, settings.limits
         if (least := manifest.preprocess.size**2) > limits.pixels:
             raise InputError(

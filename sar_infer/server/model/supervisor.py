@@ -42,8 +42,7 @@ class Supervisor(Generic[W]):
 
     def start(self, now: float) -> int:
         """Return how many workers to start now; from here on they count as starting."""
-        some = self.ready or self.starting or self.fault is not None
-        if some and now < self._resumes:
+        if now < self._resumes and (self.ready or self.starting or self.fault is not None):
             return 0
         missing = self.count - len(self.ready) - self.starting
         self.starting += missing

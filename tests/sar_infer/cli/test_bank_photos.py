@@ -149,7 +149,7 @@ def test_a_photo_in_the_wrong_class_is_reported_by_file_and_with_the_class_that_
     assert run("add", BANK, "--photos", "root").stderr.count("Warning") == 0
     wrong = paint("odd/wrong.png", LIME, 9)
     line = run.refused("add", BANK, "iris", "--photos", wrong, "--strict")
-    assert "Error: --strict, and 1 of 1 photos looks like another class: odd/wrong.png" in line
+    assert "Error: nothing was changed: --strict, and 1 of 1 photos looks like another class: odd/wrong.png" in line
     page = Path("mine-labels.html")
     assert "wrong.png" in page.read_text("utf-8")
     page.unlink()

@@ -168,7 +168,7 @@ def test_test_photos_in_the_wrong_folder_are_reported_and_refused_if_strict(bank
     assert Path("page-labels.html").is_file()
     refused = classify(*arguments, "--strict", code=2)
     assert refused.stdout == ""
-    assert "Error: --strict, and 1 of 37 photos" in refused.stderr
+    assert "Error: nothing was changed: --strict, and 1 of 37 photos" in refused.stderr
     assert "--strict needs --evaluate" in classify(held, "--strict", code=2).stderr
 
 
