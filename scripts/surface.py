@@ -69,10 +69,11 @@ def _default(parameter: click.Parameter) -> Any:
 # ------------------------------------------------------------------------------------------------------------ routes
 def routes() -> Iterator[str]:
     """Yield a line for each route of the server, its parameters and bodies."""
+    from sar_infer.doors import DOORS
     from sar_infer.server.front import routed
 
     with _service() as service:
-        app = routed(service)
+        app = routed(service, [*DOORS.values()])
         described = app.openapi()["paths"]
         for route in _walk(app.router):
             for method in sorted(route.methods):
@@ -120,10 +121,11 @@ def answers() -> Iterator[str]:
     """Yield a line for each field of the server's schemas, and for each of its metrics."""
     from starlette.testclient import TestClient
 
+    from sar_infer.doors import DOORS
     from sar_infer.server.front import build_app
 
     with _service() as service:
-        client = TestClient(build_app(service), base_url="http://localhost")
+        client = TestClient(build_app(service, [*DOORS.values()]), base_url="http://localhost")
         for name, schema in client.get("/openapi.json").json()["components"]["schemas"].items():
             yield from (f"key schema {name} {field}" for field in schema.get("properties", ()))
         for line in client.get("/metrics").text.splitlines():

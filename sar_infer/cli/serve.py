@@ -21,9 +21,10 @@ from sar_infer.errors import InputError, SarInferError, install, one_line, raise
 from sar_infer.images.formats import IMAGE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from socket import socket
 
+    from sar_infer.server.door import Door
     from sar_infer.server.service import Service
     from sar_infer.server.settings import Settings
 
@@ -169,11 +170,13 @@ def _serve(values: dict[str, Any]) -> None:
     elif settings.bank and not settings.bank.exists():
         served = f"the {len(service.engine.banks.bank.names)} classes of the bundle are served until the first change"
         log.warning("%s does not exist yet; %s", settings.bank, served)
-    _load()(service, listener, values["drain"], values["notice"])
+    from sar_infer.doors import DOORS
+
+    _load()(service, [*DOORS.values()], listener, values["drain"], values["notice"])
     leave(0)  # even if a worker's graph is still running
 
 
-def _load() -> Callable[[Service, socket, int, float], None]:
+def _load() -> Callable[[Service, Sequence[Door], socket, int, float], None]:
     """Return ``run.serve``; importing it takes as long as worker processes to start."""
     from sar_infer.server.run import serve
 

@@ -5,9 +5,9 @@ each the next function to read:
 
 1. ``connection.Connection.data_received``: framing, headers, idle connections.
 2. ``front.build_app``, ``handle``: key, host, size, deadline, request id, problems, the line in the log.
-3. A function of ``routes``, one file for each protocol.
+3. A function of ``routes``, or of ``doors`` for the protocol of another service.
 4. ``request.read_call``: an image, a form, JSON or what ``curl -d`` sends, as a model and images.
-5. ``model.banks.Banks.open``: the banks of the call, as their files have them now.
+5. ``asking.ask``; ``model.banks.Banks.open``: the banks of the call, as their files have them now.
 6. ``model.engine.Engine.class_set``: the classes of the call.
 7. ``model.line.Line.each``: the line of images.
 8. ``model.workers.Processes.take``: an idle worker; ``model.supervisor`` says when one is started, or none for a while.

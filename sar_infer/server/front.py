@@ -17,6 +17,7 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Sequence
 from typing import cast
 from urllib.parse import parse_qs, urlsplit
 
@@ -34,16 +35,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sar_infer import __version__
 from sar_infer.errors import AliasError, BankError, ClassNameError, InputError, WriteError
 from sar_infer.server import openapi
+from sar_infer.server.door import Door, door_of
 from sar_infer.server.problems import Problem, answer
 from sar_infer.server.request import invalid
-from sar_infer.server.routes import classes, classify, embeddings, operations, pages, unlabelled, v2, zero_shot
+from sar_infer.server.routes import classes, classify, embeddings, operations, pages, unlabelled
 from sar_infer.server.service import Service
 
 _OPEN = frozenset({"/", "/healthz", "/livez", "/readyz", "/metrics", "/ui", "/docs", "/openapi.json"})
-_OPEN_BELOW = ("/static/", "/v2/health/")
+_OPEN_BELOW = "/static/"
 _LOCAL_NAMES = ("localhost", socket.gethostname().lower())
-_IMAGE_ROUTES = ("/v1/classify", "/v1/zero-shot", "/v2/models")
-_PLAIN_ROUTES = frozenset({classify.PATH, "/v1/embeddings", "/v1/zero-shot-image-classification", "/v1/classes"})
+_PLAIN_ROUTES = frozenset({classify.PATH, "/v1/embeddings", "/v1/classes"})
 """Paths that metrics and log name even if the request is refused before routing."""
 _ENDLESS = ("/v1/reload", "/v1/learn")
 """Paths without a deadline: what they have begun is finished in any case, so the client may as well read the result."""
@@ -60,13 +61,13 @@ _log = logging.getLogger("sar_infer.server")
 _access = logging.getLogger("sar_infer.access")
 
 
-def build_app(service: Service) -> ASGIApp:
-    """Return the application for a service; uvicorn is set up to send it HTTP requests only."""
-    routes = routed(service)
+def build_app(service: Service, doors: Sequence[Door] = ()) -> ASGIApp:
+    """Return the application for a service with doors; uvicorn is set up to send it HTTP requests only."""
+    routes = routed(service, doors)
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, whatever happens."""
-        call, start = _Call(service, scope, receive, send), time.perf_counter()
+        call, start = _Call(service, doors, scope, receive, send), time.perf_counter()
         seconds = None if scope["path"] in _ENDLESS else service.settings.limits.seconds
         try:
             async with asyncio.timeout(seconds) as deadline:
@@ -97,13 +98,13 @@ def build_app(service: Service) -> ASGIApp:
         handle,
         allow_origins=service.settings.origins,
         allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
-        allow_headers=("Authorization", "If-Match", "If-None-Match", "X-Request-ID", v2.HEADER_LENGTH),
-        expose_headers=("ETag", "Retry-After", "X-Request-ID", v2.HEADER_LENGTH),
+        allow_headers=("If-Match", "If-None-Match", "X-Request-ID", "Authorization", *(d.key_header for d in doors)),
+        expose_headers=("ETag", "Retry-After", "X-Request-ID"),
     )
 
 
-def routed(service: Service) -> FastAPI:
-    """Return the routes of a service.
+def routed(service: Service, doors: Sequence[Door] = ()) -> FastAPI:
+    """Return the routes of a service and of its doors.
 
     Everything that a first request would import or read is loaded now: later all file descriptors may be in use.
     """
@@ -117,7 +118,8 @@ def routed(service: Service) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    routers = [each.router for each in (classify, classes, unlabelled, embeddings, zero_shot, v2, operations)]
+    routers = [each.router for each in (classify, classes, unlabelled, embeddings, operations)]
+    routers += [door.router for door in doors]
     if service.settings.pages:
         routers.append(pages.router(keyed=service.settings.key is not None))
     for router in routers:
@@ -133,8 +135,9 @@ def routed(service: Service) -> FastAPI:
 class _Call:
     """One request, from its headers to its line in the log."""
 
-    def __init__(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, service: Service, doors: Sequence[Door], scope: Scope, receive: Receive, send: Send) -> None:
         self._service, self._scope = service, scope
+        self._door = door_of(scope["path"], doors)
         self._client_receive, self._client_send = receive, send
         self._headers = Headers(scope=scope)
         request_id = self._headers.get("x-request-id", "")
@@ -150,12 +153,12 @@ class _Call:
 
     def check(self) -> None:
         """Refuse what can be refused before the body is read."""
-        path, service, headers = self._scope["path"], self._service, self._headers
-        if path not in _OPEN and not path.startswith(_OPEN_BELOW):
+        path, service, headers, door = self._scope["path"], self._service, self._headers, self._door
+        if path not in _OPEN and not path.startswith(_OPEN_BELOW) and not (door and door.open_paths.match(path)):
             if service.settings.key is None:
                 _check_host(headers.get("host", ""), service.settings.hosts)
             else:
-                _check_key(headers.get("authorization", ""), service.settings.key)
+                _check_key(headers, service.settings.key, "Authorization" if door is None else door.key_header)
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if not self._arrived and encoding not in ("identity", ""):
             raise Problem("unsupported-media-type", f"expected a body that is not compressed, got {encoding!r:.40}")
@@ -164,7 +167,8 @@ class _Call:
             problem.headers["Connection"] = "close"  # after that header no body is read
             raise problem
         self._check_size(self._length)
-        if service.images.full and path.startswith(_IMAGE_ROUTES) and self._scope["method"] == "POST":
+        takes_images = self._scope["method"] == "POST" and (door is not None or path == classify.PATH)
+        if service.images.full and takes_images:
             raise service.images.refusal()
 
     def _check_size(self, length: int) -> None:
@@ -246,12 +250,14 @@ class _Call:
             return
         if not self._arrived and 0 < self._length <= self._service.settings.limits.body_bytes:
             await self._linger()  # so that the connection can be kept
-        await answer(problem, self._scope)(self._scope, self.receive, self.send)
+        shape = None if self._door is None else self._door.error
+        await answer(problem, self._scope, shape)(self._scope, self.receive, self.send)
 
     def account(self, seconds: float) -> None:
         """Count the request, and write its line into the log."""
         path, state, metrics = self._scope["path"], self._scope["state"], self._service.metrics
-        route = getattr(self._scope.get("route"), "path", path if path in _PLAIN_ROUTES else "unmatched")
+        unrouted = path if path in _PLAIN_ROUTES else self._door.name if self._door else "unmatched"
+        route = getattr(self._scope.get("route"), "path", unrouted)
         status = self._status or 499
         metrics.requests.labels(route, str(status)).inc()
         metrics.seconds.labels(route).observe(seconds)
@@ -296,14 +302,20 @@ def _check_host(host: str, names: tuple[str, ...]) -> None:
     )
 
 
-def _check_key(authorization: str, keys: str) -> None:
-    """Refuse a request without one of the keys; the time it takes does not depend on them."""
-    scheme, _, token = authorization.partition(" ")
+def _check_key(headers: Headers, keys: str, key_header: str) -> None:
+    """Refuse a request without one of the keys; the time it takes does not depend on them.
+
+    A door's own header has the key itself, ``Authorization`` has ``Bearer`` before it.
+    """
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if key_header != "Authorization" and key_header in headers:
+        scheme, token = "bearer", headers[key_header]
     sent = hashlib.sha256(token.strip().encode()).digest()
     right = [hmac.compare_digest(sent, hashlib.sha256(key.encode()).digest()) for key in keys.split("\n")]
     if scheme.lower() != "bearer" or not any(right):
-        wrong = "the key in the header Authorization is not this server's; " if token.strip() else ""
-        raise Problem("unauthorised", f"{wrong}expected the header 'Authorization: Bearer KEY' with this server's key")
+        wrong = f"the key in the header {key_header} is not this server's; " if token.strip() else ""
+        form = "Authorization: Bearer KEY" if key_header == "Authorization" else f"{key_header}: KEY"
+        raise Problem("unauthorised", f"{wrong}expected the header '{form}' with this server's key")
 
 
 def _problem(error: Exception, scope: Scope) -> Problem | None:

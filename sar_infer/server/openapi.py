@@ -1,6 +1,7 @@
 """The parts of the OpenAPI document that FastAPI does not make.
 
-``answers.json`` has the schemas of all answers. Routes return responses, so FastAPI derives none from annotations.
+``answers.json`` has the schemas of all answers, and that of ``doors`` those of its own. Routes return responses, so
+FastAPI derives none from annotations.
 """
 
 from __future__ import annotations
@@ -22,8 +23,16 @@ IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 _REFERENCE = "#/components/schemas/{model}"
 _FROM_FRONT = (400, 408, 413, 415, 429, 500, 504)
 """Errors of any route."""
-_ANSWERS: dict[str, Any] = json.loads((resources.files("sar_infer.server") / "answers.json").read_bytes())
+_answers: dict[str, Any] = {}
 _requests: dict[str, type[BaseModel]] = {}
+
+
+def describe_answers(package: str) -> None:
+    """Add the schemas of answers that a package has in ``answers.json``."""
+    _answers.update(json.loads((resources.files(package) / "answers.json").read_bytes()))
+
+
+describe_answers("sar_infer.server")
 
 
 def form(**properties: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +60,7 @@ def request_body(
 
 
 def answer(name: str, description: str = "Successful response.", kind: str = "application/json") -> dict[str, Any]:
-    """Return the description of an answer by the name of its schema in ``answers.json``, perhaps ``NAME[]``."""
+    """Return the description of an answer by the name of its schema in an ``answers.json``, perhaps ``NAME[]``."""
     schema: dict[str, Any] = {"$ref": _REFERENCE.format(model=name.removesuffix("[]"))}
     if name.endswith("[]"):
         schema = {"type": "array", "items": schema}
@@ -75,7 +84,7 @@ def complete(app: FastAPI) -> None:
             models = [(model, "validation") for model in _requests.values()]
             _, definitions = models_json_schema(models, ref_template=_REFERENCE)  # type: ignore[arg-type]
             components = document.setdefault("components", {})
-            components.setdefault("schemas", {}).update(definitions["$defs"] | _ANSWERS)
+            components.setdefault("schemas", {}).update(definitions["$defs"] | _answers)
             components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{}, {"key": []}]
         return app.openapi_schema or {}

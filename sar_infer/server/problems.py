@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +67,16 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
             self.headers["WWW-Authenticate"] = "Bearer"
 
 
-def answer(problem: Problem, scope: Scope) -> Response:
-    """Return the response for a problem, in the form of the request's protocol; ``front`` counts it."""
+def answer(problem: Problem, scope: Scope, shape: Callable[[Problem], Any] | None) -> Response:
+    """Return the response for a problem, in the shape of the request's protocol if it has one; ``front`` counts it."""
     scope["state"]["problem"] = problem.code
-    kind, path = "application/json", scope["path"] + "/"
-    content: dict[str, Any]
-    if path.startswith("/v1/embeddings/"):  # the error object that OpenAI's clients read
+    kind = "application/json"
+    content: Any
+    if shape is not None:
+        content = shape(problem)
+    elif (scope["path"] + "/").startswith("/v1/embeddings/"):  # the error object that OpenAI's clients read
         blamed = "invalid_request_error" if problem.status < 500 else "server_error"
         content = {"error": {"message": problem.detail, "type": blamed, "param": None, "code": problem.code}}
-    elif path.startswith(("/v2/", "/v1/zero-shot-image-classification/")):
-        content = {"error": problem.detail}
     else:  # RFC 9457
         kind = "application/problem+json"
         content = {

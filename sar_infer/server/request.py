@@ -154,7 +154,7 @@ def parse(kind: type[Model], body: bytes, limits: Limits) -> Model:
             raise Problem(
                 "invalid-request",
                 f"expected JSON of at most {_MOST_VALUES} values, and {parts} lists, objects and fields, "
-                f"got {commas + 1} and {lists + objects + fields}; tensors can be sent as binary data",
+                f"got {commas + 1} and {lists + objects + fields}",
             )
     return checked(kind, body)
 

@@ -9,12 +9,14 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from types import FrameType
 
 import uvicorn
 
 from sar_infer.encoders.waiting import leave
 from sar_infer.server.connection import Connection, most_connections
+from sar_infer.server.door import Door
 from sar_infer.server.front import build_app
 from sar_infer.server.service import Service
 
@@ -88,10 +90,10 @@ class Server(uvicorn.Server):
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # which was logged already
 
 
-def make_server(service: Service, drain: int = 20, notice: float = 0) -> Server:
+def make_server(service: Service, doors: Sequence[Door] = (), drain: int = 20, notice: float = 0) -> Server:
     """Return a server that has not started; at its end, requests that have begun get ``drain`` seconds."""
     config = uvicorn.Config(
-        build_app(service),
+        build_app(service, doors),
         http=Connection,
         ws="none",
         lifespan="off",
@@ -105,9 +107,9 @@ def make_server(service: Service, drain: int = 20, notice: float = 0) -> Server:
     return Server(config, service, notice)
 
 
-def serve(service: Service, listener: socket.socket, drain: int, notice: float) -> None:
+def serve(service: Service, doors: Sequence[Door], listener: socket.socket, drain: int, notice: float) -> None:
     """Serve until a signal stops the server."""
-    server = make_server(service, drain, notice)
+    server = make_server(service, doors, drain, notice)
     gc.collect()
     gc.freeze()  # else looking through all that stays would hold up every request once, 0.13 to 0.36 s (ADR 10)
     server.run(sockets=[listener])

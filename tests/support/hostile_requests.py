@@ -189,7 +189,7 @@ def wire() -> dict[str, tuple[bytes, frozenset[int]]]:
         "zero-shot, template that multiplies": (zero_shot(text, ["x" * 10**5] * 2, "{}" * 10**6), {422}),
         "zero-shot, labels without end": (zero_shot(text, "a," * 10**6, "{}" * 99), {422}),
         "v2, a million inputs": (as_json(b'{"inputs": [' + b"1," * 10**6 + b"1]}", INFER), {422}),
-        "v2, header beyond the body": (
+        "v2, binary data": (
             request(INFER, b"{}", b"application/octet-stream", more=[b"Inference-Header-Content-Length: 99999"]),
             {400},
         ),

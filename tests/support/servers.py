@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import pytest
 
+from sar_infer.doors import DOORS
 from sar_infer.encoders.waiting import in_background
 from sar_infer.server.model.process import Result, Task
 from sar_infer.server.model.workers import Processes
@@ -142,7 +143,7 @@ def around(server: Local, patch: pytest.MonkeyPatch, call: Callable[[Compute, Se
 def local_server(settings: Settings) -> Iterator[Local]:
     """Serve from a thread of this process until the block ends."""
     service, listener = Service(settings), bind("127.0.0.1", 0)
-    server = make_server(service, drain=5)
+    server = make_server(service, [*DOORS.values()], drain=5)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

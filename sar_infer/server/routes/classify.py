@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError, to_json
 from starlette.datastructures import QueryParams
 
-from sar_infer.classify.decision import Decide, by_bank
 from sar_infer.classify.output import optional_fields
 from sar_infer.results import DecisionOptions, ImageResult
+from sar_infer.server.asking import ask
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.engine import milliseconds
 from sar_infer.server.model.line import Outcome
@@ -117,24 +117,14 @@ async def classify(request: Request, service: Serving, query: Annotated[Classify
     phrases = cleaned(asked["classes"], service.settings.limits)
     only = chooses_only(asked["mode"], bool(phrases))
     options = DecisionOptions(**{field: asked[field] for field in _DECIDED if asked[field] is not None})
-    with service.lease() as engine, service.images.hold(len(images)):
-        names: list[str] | list[None] = query.bank or [None]
-        banks = [await engine.class_set(bank, phrases, only) for bank in await engine.banks.open(*names)]
-        sets, top_k = [classes for classes, _ in banks], asked["top_k"] or 5
-        if len(sets) == 1:
-            decide: Decide = engine.decide(sets[0], top_k, options)
-        else:
-            named = dict(zip(query.bank, sets, strict=True))
-            decide = by_bank(named, lambda classes: engine.decide(classes, top_k, options))
-        outcomes = await engine.line.each(
-            images, decide, sum(len(classes.names) for classes in sets), several=options.several
-        )
+    banks: list[str] | list[None] = query.bank or [None]
+    outcomes, classes, engine = await ask(service, images, banks, phrases, only, asked["top_k"] or 5, options)
     if call is query and (error := outcomes[0].error):
         raise Problem(IMAGE_CODES[error.kind], str(error))
     answers = []
-    for name, (classes, digest) in zip(names, banks, strict=True):
+    for name, (of_bank, digest) in zip(banks, classes, strict=True):
         results = [_result(number, outcome, name, service.metrics) for number, outcome in enumerate(outcomes)]
-        answers.append({"results": results, "classes": len(classes.names), "bank": digest})
+        answers.append({"results": results, "classes": len(of_bank.names), "bank": digest})
     content = {
         **(answers[0] if len(banks) == 1 else {"banks": dict(zip(query.bank, answers, strict=True))}),
         "bundle": engine.bundle.manifest.digest,
@@ -153,11 +143,6 @@ def _result(number: int, outcome: Outcome[ImageResult], bank: str | None, metric
         result = result.banks[bank]
     if code is not None:
         metrics.rejected.labels(code).inc()
-    if result.predictions:
-        metrics.top_score.observe(result.predictions[0].score)
-    if result.unknown is not None and result.unknown_threshold is not None:
-        metrics.judged.inc()
-        metrics.unknown.inc(result.unknown > result.unknown_threshold)
     return {
         "image": f"image[{number}]",
         "predictions": [{"rank": rank, **vars(prediction)} for rank, prediction in enumerate(result.predictions, 1)],

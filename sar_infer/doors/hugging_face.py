@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
@@ -9,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from sar_infer.results import DecisionOptions
+from sar_infer.server.asking import ask
+from sar_infer.server.door import Door
 from sar_infer.server.model.engine import values_of
 from sar_infer.server.openapi import answer, problems, request_body
 from sar_infer.server.problems import Problem
-from sar_infer.server.request import LONGEST_TEXT, Serving, Texts, clean_name, cleaned, decoded, read_json
+from sar_infer.server.request import LONGEST_TEXT, Bank, Serving, Texts, clean_name, cleaned, decoded, read_json
 
 router = APIRouter(tags=["zero-shot-image-classification"])
 _PLACE = "{}"
@@ -48,7 +51,7 @@ class ZeroShotRequest(BaseModel):
     responses={200: answer("ZeroShotElement[]"), **problems(401, 422, 503, model="ErrorAnswer")},
     openapi_extra=request_body(ZeroShotRequest),
 )
-async def zero_shot(request: Request, service: Serving) -> Response:
+async def zero_shot(request: Request, service: Serving, bank: Bank = None) -> Response:
     """Rank the labels of the call for one image, the best first.
 
     A label goes through the learned prompt, unless the bank has a row for it. With a template, the filled template goes
@@ -68,12 +71,13 @@ async def zero_shot(request: Request, service: Serving) -> Response:
     cleaned(labels, limits)  # refuse labels that cannot be used, also those of which a template makes good phrases
     classes = cleaned({label: [template.replace(_PLACE, label)] for label in labels}, limits)
     spellings = {clean_name(label): label for label in reversed(labels)}
-    with service.lease() as engine, service.images.hold(1):
-        chosen = await engine.names.class_set(classes, True, engine.banks.bank)
-        count, several = len(chosen.names), bool(options.multi_label)
-        decide = engine.classifier.decide(chosen, count, DecisionOptions(several=several))
-        outcomes = await engine.line.each([decoded(call.inputs)], decide, count, several=several)
+    several = DecisionOptions(several=bool(options.multi_label))
+    outcomes = (await ask(service, [decoded(call.inputs)], [bank], classes, True, len(classes), several)).outcomes
     (result,) = values_of(outcomes, ["inputs"])
-    service.metrics.top_score.observe(result.predictions[0].score)
     content = [{"label": spellings[p.label], "score": p.score} for p in result.predictions]
     return Response(to_json(content), media_type="application/json")
+
+
+DOOR = Door(
+    "hugging-face", router, re.compile(r"/v1/zero-shot-image-classification(/.*)?"), lambda of: {"error": of.detail}
+)
