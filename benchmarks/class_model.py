@@ -422,7 +422,7 @@ def by_few(rows: dict[str, Any], name: str, deal: str, count: int) -> Iterator[t
             sides = 100 * right[truth == 0].mean(), 100 * right[truth != 0].mean(), 0.0
             alarms = 100 * called[known].mean(), 100 * called[~known].mean()
             figures.append((*sides, *values, auroc(strange[~known], strange[known]), *alarms))
-        mean = np.round(np.mean(figures, axis=0), 4).tolist()
+        mean = [round(float(figure), 4) for figure in np.mean(figures, axis=0)]
         yield ("model", f"{classes} classes", deal, name, "photos", draw.number, photos, *mean)
 
 

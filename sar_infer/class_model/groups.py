@@ -148,7 +148,8 @@ def _groups(white: Doubles, model: ClassModel | None, answers: Answers) -> tuple
             return np.where(shares.max(axis=1) >= _ANSWERED, shares.argmax(axis=1), len(means))
         spread = spreads + 1 / np.bincount(numbers)[:, None]
         deviances: Doubles = _squares(_centres(white, numbers), means) / spread + size * np.log(spread)
-        return deviances.argmin(axis=1)
+        nearest: Indices = deviances.argmin(axis=1)
+        return nearest
 
     classes, most = len(answers.means), max(1, len(white) // _PHOTOS)
     numbers = cut(min(_GROUPS * classes, most))

@@ -82,7 +82,7 @@ def _distances(
     rows: Doubles, labels: Labels, weights: Doubles, photos: Doubles, others: Rivals | None
 ) -> tuple[Doubles, Doubles, Indices]:
     """Return squared distances (N,) to the own class without the photo and to the nearest other one, and that class."""
-    counts = np.bincount(labels, weights, len(photos))
+    counts = np.bincount(labels, weights, len(photos)).astype(np.float64)
     sums = np.zeros((len(photos), rows.shape[1]))
     np.add.at(sums, labels, weights[:, None] * rows)
     total, classes = float(weights.sum()), int((photos > 0).sum())

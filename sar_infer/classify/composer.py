@@ -314,5 +314,5 @@ def _centre(evidence: Mapping[int, Evidence]) -> Floats | None:
     means = [item.total / item.number for item in evidence.values() if item.number]
     if not means:
         return None
-    centre = np.mean(means, axis=0).astype(np.float32)
+    centre: Floats = np.mean(means, axis=0).astype(np.float32)
     return centre if len(means) > 1 else centre * np.float32(_ALIKE)

@@ -229,7 +229,7 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
     sha256 = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         sha256.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        sha256.update(tensor.contiguous().reshape(-1).view(torch.uint8).cpu().numpy())
+        sha256.update(tensor.contiguous().reshape(-1).view(torch.uint8).cpu().numpy().data)
     return sha256.hexdigest()
 
 
