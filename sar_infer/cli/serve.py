@@ -21,23 +21,24 @@ from sar_infer.errors import InputError, SarInferError, install, one_line, raise
 from sar_infer.images.formats import IMAGE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from socket import socket
 
-    from sar_infer.server.door import Door
     from sar_infer.server.service import Service
     from sar_infer.server.settings import Settings
 
 _MEMORY = "give it more memory, and 1 GB of address space (ulimit -v)"
 GROUPS = {
     "Classes": "bundle bank banks",
-    "Network": "host port api_key_file",
+    "Network": "host port api_key_file doors",
     "Running": "device workers check",
 }
 _MODULES = ("fastapi", "httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn", "uvloop")
 _UNCHANGED = ("bundle", "device", "precision", "threads", "max_batch", "metrics", "pages")
 """Options that the settings have by the same name."""
 MIB = 2**20
+DOORS = ("custom-vision", "photoprism")
+"""Doors that ``--doors`` opens; the others of `sar_infer.doors` are always open."""
 KEY = "SAR_API_KEY"
 """The environment variable of the key."""
 
@@ -46,6 +47,7 @@ KEY = "SAR_API_KEY"
 @model_options
 @option("--bank", type=click.Path(), help="Bank file to serve. With a key it can be changed, and is made if missing.")
 @option("--banks", type=click.Path(), help="Folder of bank files. ?bank=NAME asks for NAME.safetensors in it.")
+@option("--doors", default="", help="APIs of other services to serve too, comma-separated: custom-vision, photoprism.")
 @option("--host", default="127.0.0.1", help="Address to listen on.")
 @option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to listen on; 0: a free one.")
 @option("--api-key-file", type=click.Path(), help="File of keys, one per line. Requests must have one of them.")
@@ -136,7 +138,7 @@ def _serve(values: dict[str, Any]) -> None:
     from sar_infer.server.startup import bind, set_up_logging
 
     signal.signal(signal.SIGTERM, lambda *_: leave(0))  # until uvicorn handles it; the kernel ignores it for process 1
-    settings = _settings(values)
+    settings, doors = _settings(values), _doors(values["doors"])
     if values["check"]:
         settings = dataclasses.replace(settings, key=None)  # so that nothing is written
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image becomes its error
@@ -170,17 +172,20 @@ def _serve(values: dict[str, Any]) -> None:
     elif settings.bank and not settings.bank.exists():
         served = f"the {len(service.engine.banks.bank.names)} classes of the bundle are served until the first change"
         log.warning("%s does not exist yet; %s", settings.bank, served)
-    from sar_infer.doors import DOORS
-
-    _load()(service, [*DOORS.values()], listener, values["drain"], values["notice"])
+    _load()(service, doors, listener, values["drain"], values["notice"])
     leave(0)  # even if a worker's graph is still running
 
 
-def _load() -> Callable[[Service, Sequence[Door], socket, int, float], None]:
-    """Return ``run.serve``; importing it takes as long as worker processes to start."""
+def _load() -> Callable[[Service, frozenset[str], socket, int, float], None]:
+    """Return what serves with some of ``DOORS``; importing it takes as long as worker processes to start."""
+    from sar_infer import doors
     from sar_infer.server.run import serve
 
-    return serve
+    def serve_with(service: Service, names: frozenset[str], listener: socket, drain: int, notice: float) -> None:
+        opened = [door for name, door in doors.DOORS.items() if name in names or name not in DOORS]
+        serve(service, opened, listener, drain, notice)
+
+    return serve_with
 
 
 def _settings(values: dict[str, Any]) -> Settings:
@@ -217,6 +222,13 @@ def _settings(values: dict[str, Any]) -> Settings:
         limits=limits,
         **{name: values[name] for name in _UNCHANGED},
     )
+
+
+def _doors(names: str) -> frozenset[str]:
+    doors = frozenset(name.strip() for name in names.split(",") if name.strip())
+    if not doors <= {*DOORS}:
+        raise InputError(f"--doors: expected some of {', '.join(DOORS)}, got {names!r}")
+    return doors
 
 
 def _hosts(names: tuple[str, ...]) -> tuple[str, ...]:

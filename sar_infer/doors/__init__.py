@@ -5,9 +5,9 @@ A door is a router with the paths, errors and key header of its service. ``serve
 
 from __future__ import annotations
 
-from sar_infer.doors import hugging_face, open_inference
+from sar_infer.doors import custom_vision, hugging_face, open_inference, photoprism
 from sar_infer.server import openapi
 
 openapi.describe_answers(__name__)
-DOORS = {door.name: door for door in (hugging_face.DOOR, open_inference.DOOR)}
+DOORS = {door.name: door for door in (each.DOOR for each in (custom_vision, hugging_face, open_inference, photoprism))}
 """All doors by their names."""

@@ -79,5 +79,5 @@ async def zero_shot(request: Request, service: Serving, bank: Bank = None) -> Re
 
 
 DOOR = Door(
-    "hugging-face", router, re.compile(r"/v1/zero-shot-image-classification(/.*)?"), lambda of: {"error": of.detail}
+    "hugging-face", router, re.compile(r"/v1/zero-shot-image-classification(/|$)"), lambda of: {"error": of.detail}
 )

@@ -251,7 +251,7 @@ def _wrong(tensor: InferInput, problem: str) -> Problem:
 DOOR = Door(
     "open-inference",
     router,
-    re.compile("/v2(/.*)?"),
+    re.compile("/v2(/|$)"),
     lambda problem: {"error": problem.detail},
     open_paths=re.compile("/v2/health/"),
 )

@@ -17,7 +17,7 @@ class Door(NamedTuple):
     Attributes:
         name: Its name, for logs and metrics.
         router: The routes.
-        paths: Matches their paths, and those below them that do not exist.
+        paths: Matches the beginning of their paths, and of paths below them that do not exist.
         error: Returns the content of the answer to a request that is refused.
         key_header: A header that may have the server's key, besides ``Authorization``.
         open_paths: Matches paths that need no key.
@@ -33,4 +33,4 @@ class Door(NamedTuple):
 
 def door_of(path: str, doors: Sequence[Door]) -> Door | None:
     """Return the door that a path belongs to; None if it is the server's own."""
-    return next((door for door in doors if door.paths.fullmatch(path)), None)
+    return next((door for door in doors if door.paths.match(path)), None)

@@ -35,25 +35,31 @@ def describe_answers(package: str) -> None:
 describe_answers("sar_infer.server")
 
 
-def form(**properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a form with images and fields of these schemas."""
+def form(field: str = "image", **properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a form with images in a field, and fields of these schemas."""
     images = {"type": "array", "minItems": 1, "items": BINARY}
-    return {"type": "object", "required": ["image"], "properties": {"image": images, **properties}}
+    return {"type": "object", "required": [field], "properties": {field: images, **properties}}
 
 
 def request_body(
-    model: type[BaseModel], form: dict[str, Any] | None = None, *, binary: Sequence[str] = (), required: bool = True
+    model: type[BaseModel] | None,
+    form: dict[str, Any] | None = None,
+    *,
+    binary: Sequence[str] = (),
+    required: bool = True,
 ) -> dict[str, Any]:
     """Return the description of a body that a route reads by itself.
 
     Args:
-        model: Its form in JSON.
+        model: Its form in JSON, if it may be one.
         form: Schema of its form as ``multipart/form-data``, if it may be one.
         binary: Content types of its form in bytes.
         required: It cannot be left out.
     """
-    _requests[model.__name__] = model
-    schemas: dict[str, Any] = {"application/json": {"$ref": _REFERENCE.format(model=model.__name__)}}
+    schemas: dict[str, Any] = {}
+    if model is not None:
+        _requests[model.__name__] = model
+        schemas["application/json"] = {"$ref": _REFERENCE.format(model=model.__name__)}
     schemas |= {**({"multipart/form-data": form} if form else {}), **dict.fromkeys(binary, BINARY)}
     body: dict[str, Any] = {"content": {kind: {"schema": schema} for kind, schema in schemas.items()}}
     return {"requestBody": {**body, **({"required": True} if required else {})}}

@@ -221,6 +221,31 @@ class _Parser(MultiPartParser):
     """UTF-8, whatever the client names: some of Python's codecs raise other errors or take hours."""
 
 
+class _BytesParser(_Parser):
+    """A parser that reads text as Latin-1, which has a character for each byte."""
+
+    _charset = property(lambda _: "latin-1", lambda _self, _value: None)
+
+
+async def read_image(request: Request, limits: Limits, field: str) -> bytes:
+    """Return the one image of a request: the body, or a field of a form, which clients may send without a file name.
+
+    Raises:
+        Problem: the form is malformed, or has not one such field.
+    """
+    if request.headers.get("content-type", BYTES).partition(";")[0].strip().lower() != FORM:
+        return await request.body()
+    try:
+        form = await _BytesParser(request.headers, request.stream(), max_part_size=limits.body_bytes).parse()
+    except MultiPartException as error:
+        raise Problem("bad-request", f"not multipart/form-data: {error.message}") from None
+    values = form.getlist(field)
+    if len(values) != 1:
+        raise Problem("bad-request", f"expected one image, in a part named {field!r}, got {len(values)}")
+    (value,) = values
+    return value.encode("latin-1") if isinstance(value, str) else await value.read()
+
+
 async def _read_form(request: Request, limits: Limits, model: type[Model]) -> tuple[Model, Sequence[ImageInput]]:
     fields = [name for name in model.model_fields if name != "images"]
     parser = _Parser(

@@ -31,6 +31,7 @@ def either_server(request: pytest.FixtureRequest) -> Server:
 
 @pytest.fixture(scope="session")
 def keyed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Serve the shipped bundle with a key and a bank file."""
-    with serving("--bank", str(tmp_path_factory.mktemp("bank") / "bank.safetensors"), key="k") as server:
+    """Serve the shipped bundle with a key, a bank file and all doors."""
+    doors = ("--doors", "custom-vision,photoprism")
+    with serving("--bank", str(tmp_path_factory.mktemp("bank") / "bank.safetensors"), *doors, key="k") as server:
         yield server
