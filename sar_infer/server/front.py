@@ -275,8 +275,8 @@ class _Call:
             "client": (self._scope.get("client") or ("-",))[0],
         }
         more = {**({"code": reason} if reason else {}), **state.get("logged", {})}
-        if banks := parse_qs(self._scope["query_string"]).get(b"bank"):
-            more["bank"] = b",".join(banks).decode("ascii", "backslashreplace")
+        if banks := parse_qs(self._scope["query_string"].decode("latin-1")).get("bank"):
+            more["bank"] = ",".join(banks).encode("ascii", "backslashreplace").decode()
         if trace := _TRACE.fullmatch(self._headers.get("traceparent", "")):
             more["trace_id"] = trace[1]
         text = "".join(f" {key}={value}" for key, value in more.items())
