@@ -86,7 +86,12 @@ KEY = "SAR_API_KEY"
 @option(
     "--banks-memory", cls=Key, type=COUNT, help="Most MiB for the banks of --banks.  [default: a quarter of the memory]"
 )
-@option("--formats", cls=Key, default="JPEG,PNG,WEBP", help="Accepted image formats. GIF, BMP and TIFF can be added.")
+@option(
+    "--formats",
+    cls=Key,
+    default="JPEG,PNG,WEBP",
+    help="Accepted formats. GIF, BMP, TIFF, HEIF and AVIF can be added.",
+)
 @option("--deadline", cls=Key, type=Number(min=0.01), default=30, help="Seconds until a request gets status 504.")
 @option(
     "--image-timeout",
@@ -200,6 +205,10 @@ def _settings(values: dict[str, Any]) -> Settings:
     formats = tuple(part.strip().upper() for part in values["formats"].split(",") if part.strip())
     if not formats or not set(formats) <= set(FORMATS):
         raise InputError(f"formats: expected some of {', '.join(FORMATS)}, got {values['formats']!r}")
+    if "HEIF" in formats:
+        from sar_infer.images.load import read_heif
+
+        read_heif()
     limits = Limits(
         body_bytes=values["max_body"] * MIB,
         body_seconds=values["body_timeout"],

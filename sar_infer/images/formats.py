@@ -16,13 +16,15 @@ _SUFFIXES = {
     "GIF": (".gif",),
     "BMP": (".bmp",),
     "TIFF": (".tif", ".tiff"),
+    "HEIF": (".heic", ".heif", ".hif"),
+    "AVIF": (".avif",),
 }
 FORMATS = tuple(_SUFFIXES)
-"""Pillow's names of the formats; MPO counts as JPEG."""
+"""Pillow's names of the formats; MPO counts as JPEG, and HEIF needs the extra ``heif``."""
 SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
 
 UNREAD = frozenset((
-    ".heic", ".heif", ".hif", ".avif", ".jp2", ".jxl",
+    ".jp2", ".jxl",
     ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2",
 ))  # fmt: skip
 """Suffixes of images that are not read; a search of a folder reports them."""
@@ -38,8 +40,16 @@ _SIGNATURES: dict[str, bytes | tuple[bytes, ...]] = {
 }
 
 
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"crx ": "CR3"}
+"""Formats of ISO media files by their major brand; others that files of images have are HEIF."""
+HEAD = 64
+"""Bytes that ``format_of`` needs."""
+
+
 def format_of(data: bytes) -> str | None:
-    """Return the format, one of ``FORMATS``, that the first bytes of a file are the signature of."""
+    """Return the format that the first bytes of a file are the signature of: one of ``FORMATS``, or CR3."""
+    if data[4:8] == b"ftyp" and data[8:11] in (b"avi", b"crx", b"hei", b"hev", b"mif", b"msf"):
+        return "AVIF" if b"avif" in data[8:HEAD] else _BRANDS.get(data[8:12], "HEIF")
     return next((form for form, starts in _SIGNATURES.items() if data.startswith(starts)), None)
 
 

@@ -7,6 +7,7 @@ never by file name, and only those in ``FORMATS`` are tried. Of several frames t
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import math
 import os
@@ -17,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 from PIL import (  # noqa: F401 - a format can be read once its plugin is imported
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -27,9 +29,9 @@ from PIL import (  # noqa: F401 - a format can be read once its plugin is import
     WebPImagePlugin,
 )
 
-from sar_infer.errors import ImageError
+from sar_infer.errors import ImageError, install
 from sar_infer.images import jpeg
-from sar_infer.images.formats import FORMATS, UNREAD, format_of
+from sar_infer.images.formats import FORMATS, HEAD, UNREAD, format_of
 from sar_infer.images.preprocess import normalise
 from sar_infer.images.sources import EXPECTED
 
@@ -39,7 +41,7 @@ MAX_PIXELS = 50_000_000
 MAX_SIDE = 16_384
 MAX_RATIO = 100
 TOO_LITTLE_MEMORY = "needs more memory than there is; scale it down first"
-_BRANDS = {b"avi": "AVIF", b"hei": "HEIC", b"hev": "HEIC", b"mif": "HEIF", b"msf": "HEIF", b"crx": "CR3"}
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # of a decoder; images are decoded side by side
 _READING = tuple(threading.Lock() for _ in range(61))
 """Locks for PIL images, chosen by identity: only one thread may read an image that was opened but not yet read."""
 
@@ -111,6 +113,7 @@ def _decoded(source: ImageSource, formats: tuple[str, ...], max_pixels: int, lea
             short = min(image.size)  # decode at the smallest scale that leaves enough pixels
             image.draft(None, (-(-image.width * least // short), -(-image.height * least // short)))
         image.load()
+        _check_size(*image.size, max_pixels)  # of a HEIF it is known only now
         return image._new(image.im)  # copy() would hold all pixels twice
 
 
@@ -131,15 +134,14 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 
 def _why_unidentified(source: ImageSource, formats: tuple[str, ...]) -> str:
     """Return why no decoder took a file: it is empty, of another format by its signature or suffix, or no image."""
-    head, suffix = source[:16] if isinstance(source, bytes) else None, ""
+    head, suffix = source[:HEAD] if isinstance(source, bytes) else None, ""
     if isinstance(source, str | os.PathLike):
         suffix = Path(source).suffix.lower()
         with contextlib.suppress(OSError), Path(source).open("rb") as stream:
-            head = stream.read(16)
+            head = stream.read(HEAD)
     if head == b"":
         return "empty file"
-    form = _BRANDS.get(head[8:11]) if head and head[4:8] == b"ftyp" else format_of(head or b"")
-    form = form or (suffix[1:].upper() if suffix in UNREAD else None)
+    form = format_of(head or b"") or (suffix[1:].upper() if suffix in UNREAD else None)
     if form is None or form in formats:
         return f"not an image (or none of {', '.join(formats)})"
     return f"{form} is not read, only {', '.join(formats)}; convert it to JPEG"
@@ -163,14 +165,33 @@ def _opened(source: ImageSource, formats: tuple[str, ...]) -> Image.Image:
         if not path.is_file():
             raise ImageError("not a file")
         with path.open("rb") as stream:
-            if stream.read(len(jpeg.START)) == jpeg.START:
+            head = stream.read(HEAD)
+            if head.startswith(jpeg.START):
                 return _from_bytes(_rest(stream, 0), formats)
+        if "HEIF" in formats and format_of(head) == "HEIF":
+            read_heif()
         return Image.open(path, formats=formats)
     return _from_bytes(source, formats) if isinstance(source, bytes) else _from_array(source)
 
 
+@functools.cache
+def read_heif() -> None:
+    """Let Pillow read HEIF, whose library checks the size of the coded pixels before it takes memory for them.
+
+    Raises:
+        ImageError: The extra ``heif`` is not installed.
+    """
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ImageError(f"HEIC needs another package: {install('heif')}", "format") from None
+    pillow_heif.register_heif_opener(decode_threads=1)
+
+
 def _from_bytes(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     jpeg.check_header(data)
+    if "HEIF" in formats and format_of(data) == "HEIF":
+        read_heif()
     return Image.open(io.BytesIO(data), formats=formats)
 
 

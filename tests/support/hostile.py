@@ -114,7 +114,7 @@ def corpus() -> dict[str, tuple[bytes, int]]:
     palette.putpalette([1, 2, 3] * 256)
     foreign = {
         form: (encoded(small, form), OTHER_FORMAT)
-        for form in ("GIF", "BMP", "TIFF", "PPM", "ICO", "TGA", "PCX", "SGI", "EPS", "PDF", "DDS", "JPEG2000")
+        for form in ("GIF", "BMP", "TIFF", "PPM", "ICO", "TGA", "PCX", "SGI", "EPS", "PDF", "DDS", "JPEG2000", "AVIF")
     }
     modes = {
         f"png {mode}": (encoded(Image.new(mode, (20, 20)), "PNG"), OK) for mode in ("1", "L", "LA", "P", "I;16", "RGBA")
@@ -206,3 +206,9 @@ def sound() -> tuple[bytes, ...]:
     forms = [encoded(noise, form) for form in ("JPEG", "PNG", "WEBP")]
     kinds = [encoded(noise.convert(mode), "PNG") for mode in ("1", "L", "LA", "P", "RGBA")]
     return (*forms, *kinds, progressive, animated("PNG"), animated("WEBP"), animated("MPO"))
+
+
+@cache
+def phone_photo(form: str) -> bytes:
+    """A sound HEIF or AVIF to damage; the first needs its plugin."""
+    return encoded(Image.effect_noise((60, 44), 90).convert("RGB"), form)

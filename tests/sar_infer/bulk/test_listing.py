@@ -160,7 +160,7 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path) -> No
 
 def test_what_a_folder_passes_over_is_said() -> None:
     write_images(Path("p/deep"), 2)
-    for name in ("a.tar", "deep/b.tar", "deep/c.parquet", ".hidden.tar", "z.HEIC", "deep/0af3", "notes.json", ".git"):
+    for name in ("a.tar", "deep/b.tar", "deep/c.parquet", ".hidden.tar", "z.JXL", "deep/0af3", "notes.json", ".git"):
         Path("p", name).touch()
     Path("p/link").symlink_to("deep")
     memory = fsspec.filesystem("memory")
@@ -170,7 +170,7 @@ def test_what_a_folder_passes_over_is_said() -> None:
     chunks = list(InputSources(("p", "memory://mixed")).chunks(warn=warnings.append))
     assert [len(chunk.paths) for chunk in chunks] == [3]
     assert warnings == [
-        f"left out 1 file whose format is not read (.heic), such as {Path('p/z.HEIC')}; convert to JPEG",
+        f"left out 1 file whose format is not read (.jxl), such as {Path('p/z.JXL')}; convert to JPEG",
         f"files without a suffix are passed over (1, such as {Path('p/deep/0af3')}); put them in a list (.txt)",
         f"linked folders are passed over (1, such as {Path('p/link')}); name them too",
         ".tar files are passed over (3, such as p/a.tar); name them, or a pattern, '**/*.tar'",

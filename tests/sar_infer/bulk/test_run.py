@@ -273,7 +273,7 @@ def test_a_full_disk_keeps_what_is_written() -> None:
 
 
 def test_a_run_without_any_input_is_no_success() -> None:
-    write_tar(Path("s.tar"), {"a.json": b"{}", "b.avif": b""})
+    write_tar(Path("s.tar"), {"a.json": b"{}", "b.jxl": b""})
     result = run("s.tar", "--out", "out")
     assert result.exit_code == 1
     assert result.stderr == "classified 0 of 0; there is no image in what was named\n"

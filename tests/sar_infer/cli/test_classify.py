@@ -117,10 +117,10 @@ def test_bad_images_are_reported_and_the_rest_go_on(folder: Path) -> None:
 
 
 def test_photos_whose_format_is_not_read_are_a_warning(folder: Path) -> None:
-    Path("photos/c.heic").touch()
+    Path("photos/c.jxl").touch()
     result = run("photos", "--format", "jsonl")
     assert len(result.stdout.splitlines()) == 2
-    assert result.stderr.startswith("Warning: left out 1 file whose format is not read (.heic), such as ")
+    assert result.stderr.startswith("Warning: left out 1 file whose format is not read (.jxl), such as ")
 
 
 def test_standard_input(folder: Path) -> None:

@@ -40,15 +40,15 @@ def test_folders_are_searched_through_in_order(folder: Path) -> None:
 
 
 def test_images_whose_format_is_not_read_are_told_of_once(folder: Path) -> None:
-    for name in ("photos/b.HEIC", "photos/deep/a.heic", "photos/deep/x.Avif", "empty/y.jxl", "photos/.z.heic"):
+    for name in ("photos/b.JXL", "photos/deep/a.jxl", "photos/deep/x.Jp2", "empty/y.jxl", "photos/.z.jxl"):
         (folder / name).touch()
     (folder / "root").mkdir()
     (folder / "photos").rename(folder / "root" / "cat")
     (folder / "root" / "cat" / "link").symlink_to(folder / "empty")
     warnings: list[str] = []
-    assert len(expand(["root", "root/cat/deep/x.Avif"], warnings.append)) == 4
+    assert len(expand(["root", "root/cat/deep/x.Jp2"], warnings.append)) == 4
     assert list(folders("root", warnings.append)) == ["cat"]
-    line = "left out 3 files whose format is not read (.avif, .heic), such as root/cat/b.HEIC; convert to JPEG"
+    line = "left out 3 files whose format is not read (.jp2, .jxl), such as root/cat/b.JXL; convert to JPEG"
     linked = "linked folders are passed over (1, such as root/cat/link); name them too"
     assert slashed(warnings) == [line, linked, line, linked]
     with pytest.raises(InputError, match=r"\.jxl"):

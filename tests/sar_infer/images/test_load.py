@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import os
 import struct
+import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,17 +15,26 @@ from support.giants import GIANTS
 from support.hostile import BROKEN, OK, OTHER_FORMAT, TOO_LARGE, corpus, webp
 from support.pictures import encoded, huge_png
 
+from sar_infer import Classifier
 from sar_infer.errors import ImageError
 from sar_infer.images.formats import FORMATS
-from sar_infer.images.load import load_rgb
+from sar_infer.images.load import load_rgb, read_heif
 from sar_infer.server.settings import SAFE_FORMATS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(PIXELS)
+SHIRT = Path(__file__).parents[3] / "examples" / "clothes" / "test" / "shirt" / "03.jpg"
+
+
+@pytest.fixture
+def modern() -> None:
+    """Formats of phones can be written too."""
+    pytest.importorskip("pillow_heif", reason="needs the extra heif")
+    read_heif()
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_every_allowed_format_opens_by_content(tmp_path: Path, form: str) -> None:
+def test_every_allowed_format_opens_by_content(tmp_path: Path, form: str, modern: None) -> None:
     path = tmp_path / "misnamed.txt"
     path.write_bytes(encoded(PICTURE, form))
     assert load_rgb(path).size == (30, 20)
@@ -123,11 +134,71 @@ def test_orientation_is_applied_once_whatever_the_format(form: str) -> None:
             assert upright.getpixel((28, 8))[0] > 240
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["HEIF", "AVIF"])
+def test_photos_of_phones_equal_their_png(
+    form: str, orientation: int, tmp_path: Path, classifier: Classifier, modern: None
+) -> None:
+    """Orientation and colours are those of the same photo as PNG, from bytes and from a file."""
+    photo, exif = Image.open(SHIRT).resize((96, 64)), Image.Exif()
+    exif[0x0112] = orientation
+    turned = exif.tobytes()  # encoders change the object
+    data = encoded(photo, form, exif=turned, quality=95)
+    path = tmp_path / "photo.jpg"  # a format is recognised by content
+    path.write_bytes(data)
+    expected = load_rgb(encoded(photo, "PNG", exif=turned))
+    assert expected.size == ((96, 64) if orientation < 5 else (64, 96))
+    for source in (data, path):
+        image = load_rgb(source)
+        assert image.size == expected.size
+        assert np.abs(np.asarray(image, float) - np.asarray(expected, float)).mean() < 6
+    rows = classifier.embed_images([expected, data])
+    assert rows[0] @ rows[1] > 0.999
+
+
+@pytest.mark.parametrize("form", ["HEIF", "AVIF"])
+def test_wide_colours_and_transparency_of_phones(form: str, modern: None) -> None:
+    image = Image.new("RGBA", (32, 32), (200, 30, 30, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 32, 16))
+    result = load_rgb(encoded(image, form, quality=95), fill=128)
+    assert np.abs(np.asarray(result, float)[[2, 29], 16] - [[128] * 3, [200, 30, 30]]).max() < 12
+
+
+@pytest.mark.parametrize("form", ["HEIF", "AVIF"])
+def test_sizes_of_phone_formats_are_refused_by_the_header(form: str, modern: None) -> None:
+    data = encoded(Image.new("RGB", (64, 64)), form)
+    at = data.index(b"ispe") + 8
+    for width, height, message in ((10_000, 6000, "too large: 10000 x 6000"), (9000, 64, "too thin")):
+        bomb = data[:at] + struct.pack(">II", width, height) + data[at + 8 :]
+        tracemalloc.start()
+        with pytest.raises(ImageError, match=message):
+            load_rgb(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+        tracemalloc.stop()
+
+
+def test_a_heic_that_hides_its_size_takes_no_memory(modern: None) -> None:
+    data = encoded(Image.new("RGB", (4000, 4000), (200, 30, 30)), "HEIF", quality=10)
+    lie = data.replace(struct.pack(">II", 4000, 4000), struct.pack(">II", 100, 100))
+    assert lie != data
+    with pytest.raises(ImageError, match="cannot be read: .*Security limit exceeded"):
+        load_rgb(lie)
+
+
+def test_without_the_extra_the_refusal_names_it(monkeypatch: pytest.MonkeyPatch, modern: None) -> None:
+    data = encoded(PICTURE, "HEIF")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    read_heif.cache_clear()
+    with pytest.raises(ImageError, match=r"^HEIC needs another package: pip install '.\[heif\]'"):
+        load_rgb(data)
+    read_heif.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
         ("a.jpg", b"", "empty file"),
-        ("a.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1", "HEIC is not read, only JPEG, PNG"),
+        ("a.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1", "HEIF is not read, only JPEG, PNG"),
         ("a.jpg", b"\0\0\0\x18ftypmif1\0\0\0\0mif1", "HEIF is not read"),
         ("a.jpg", b"\0\0\0\x18ftypavif\0\0\0\0mif1", "AVIF is not read"),
         ("a.jpg", encoded(PICTURE, "TIFF"), "TIFF is not read"),

@@ -19,6 +19,7 @@ from sar_infer import Classifier, Client
 from sar_infer.bank import set_class
 from sar_infer.bundle.bundle import open_bundle
 from sar_infer.bundle.freeze import freeze
+from sar_infer.images.load import read_heif
 from sar_infer.server.settings import Limits, Settings
 
 RED, BLUE = jpeg(colour=(220, 20, 20)), jpeg((50, 80), (20, 30, 200))
@@ -285,3 +286,18 @@ def test_wrong_method_and_unknown_route_are_problems(client: httpx2.Client) -> N
     assert answer.headers["allow"] == "DELETE, GET, PUT"
     assert answer.json()["detail"] == "PATCH /v1/classes/red: use DELETE, GET or PUT"
     assert problem(client.get("/v1/nowhere")) == (404, "not-found")
+
+
+def test_photos_of_phones_on_request(bundle_path: Path, classifier: Classifier, client: httpx2.Client) -> None:
+    pytest.importorskip("pillow_heif", reason="needs the extra heif")
+    read_heif()
+    photo = Image.effect_noise((64, 48), 60).convert("RGB")
+    limits = Limits(formats=("JPEG", "HEIF", "AVIF"))
+    with local_server(Settings(bundle=bundle_path, device="cpu", threads=1, limits=limits)) as local:
+        for form in ("HEIF", "AVIF"):
+            data = encoded(photo, form)
+            answer = httpx2.post(f"{local.url}/v1/classify", content=data, headers={"Content-Type": "image/heic"})
+            scores = {one["label"]: one["score"] for one in answer.json()["results"][0]["predictions"]}
+            assert scores == pytest.approx({p.label: p.score for p in classifier.classify(data).predictions}, abs=1e-5)
+            refused = client.post("/v1/classify", content=data, headers={"Content-Type": "image/heic"}).json()
+            assert refused["detail"] == f"{form} is not read, only JPEG, PNG, WEBP; convert it to JPEG"

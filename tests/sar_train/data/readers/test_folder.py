@@ -29,13 +29,13 @@ def test_shots_and_the_rest(tmp_path: Path) -> None:
 
 def test_photos_whose_format_is_not_read_are_told_of(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "own", {"cat": 9, "dog": 9})
-    for name in ("cat/b.HEIC", "dog/a.heic", "dog/.c.heic"):
+    for name in ("cat/b.JXL", "dog/a.jxl", "dog/.c.jxl"):
         (root / name).touch()
-    line = "left out 2 files whose format is not read (.heic), such as cat/b.HEIC; convert to JPEG"
+    line = "left out 2 files whose format is not read (.jxl), such as cat/b.JXL; convert to JPEG"
     assert opened(root, 4, 1).warnings == (line,)
     for path in (root / "cat").glob("*.png"):
         path.unlink()
-    with pytest.raises(DataError, match=r"'cat'.*2 files.*\.heic"):
+    with pytest.raises(DataError, match=r"'cat'.*2 files.*\.jxl"):
         opened(root, 4, 1)
 
 
