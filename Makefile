@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-page test test-fast check check-nightly durations docs docs-serve schema surface format format-check lint weight types imports readme readme-shop readme-others wheel wheel-test resolve image lock audit bench clean
+.PHONY: help install demo demo-page test test-fast check check-nightly durations docs docs-serve surface format format-check lint weight types imports readme readme-shop readme-others wheel wheel-test resolve image lock audit bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is"
@@ -93,9 +93,6 @@ docs: $(DEV) ## the documentation site, into site/
 
 docs-serve: $(DEV) ## the same on localhost:8000, renewed with every change
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
-
-schema: $(DEV) ## docs/manifest.schema.json, after a change of the manifest
-	$(PY) -m scripts.manifest_schema
 
 surface: $(DEV) ## docs/surface.txt, after a change of what users can hold on to
 	$(PY) -m scripts.surface

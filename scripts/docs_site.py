@@ -3,8 +3,8 @@
 - `DOCUMENTS` outside ``docs/`` become pages below ``project/``, and links to and from them lead there. A link to a file
   that the site does not have becomes its text, with the path in the repository.
 - ``<!-- generated: KIND NAME -->`` is replaced by text from the code: ``command NAME`` by the help of a command,
-  ``environment`` by the environment variables, ``manifest`` by the manifest's schema, ``settings`` by those of a run,
-  ``file PATH`` by a Python file of the repository. In the repository the mark is invisible; a line right below it is
+  ``environment`` by the environment variables, ``manifest`` by the fields of the manifest, ``settings`` by those of a
+  run, ``file PATH`` by a Python file of the repository. In the repository the mark is invisible; a line right below it is
   for readers there and is replaced too.
 """
 
@@ -19,7 +19,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from scripts import docs_commands, manifest_schema
+from scripts import docs_commands, manifest_fields
 
 ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = "project/"
@@ -37,7 +37,7 @@ _GENERATORS: dict[str, Callable[[str], str]] = {
     "command": docs_commands.page,
     "environment": docs_commands.environment,
     "file": _file,
-    "manifest": manifest_schema.page,
+    "manifest": manifest_fields.page,
     "settings": docs_commands.settings,
 }
 

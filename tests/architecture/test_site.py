@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import os
 import re
@@ -18,6 +19,7 @@ import pytest
 from support.browser import PHONE, WIDTHS
 
 import sar_infer
+from sar_infer.bundle.manifest import Manifest, Preprocess
 from scripts import docs_commands
 
 ROOT = Path(__file__).parents[2]
@@ -135,6 +137,13 @@ def test_the_page_of_commands_has_every_option_and_example(site: Path, name: str
                 assert [flag for flag in (*option.opts, *environment) if flag not in text] == []
         examples = (command.epilog or "").partition("\b\n")[2].splitlines()[1:]
         assert [line for line in examples if line.strip() not in blocks] == []
+
+
+def test_the_page_of_files_has_every_field_of_the_manifest(site: Path) -> None:
+    page = (site / "files.html").read_text("utf-8")
+    fields = {field.name for kind in (Manifest, Preprocess) for field in dataclasses.fields(kind)}
+    assert {field for field in fields if f"<td><code>{field}</code></td>" not in page} == set()
+    assert "3 of number" in page
 
 
 @pytest.mark.parametrize("name", ["index", "commands", "serving"])
