@@ -3,9 +3,9 @@
 - `DOCUMENTS` outside ``docs/`` become pages below ``project/``, and links to and from them lead there. A link to a file
   that the site does not have becomes its text, with the path in the repository.
 - ``<!-- generated: KIND NAME -->`` is replaced by text from the code: ``command NAME`` by the help of a command,
-  ``environment`` by the environment variables, ``manifest`` by the fields of the manifest, ``settings`` by those of a
-  run, ``file PATH`` by a Python file of the repository. In the repository the mark is invisible; a line right below it is
-  for readers there and is replaced too.
+  ``environment`` by the environment variables, ``manifest`` by its fields, ``settings`` by those of a run, ``file
+  PATH`` by a Python file of the repository. In the repository the mark is invisible; a line right below it is for
+  readers there and is replaced too.
 """
 
 from __future__ import annotations
