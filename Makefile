@@ -126,7 +126,6 @@ bench: $(DEV) ## the measurements behind docs/experiments.md (needs an idle mach
 		$(PY) -m "benchmarks.$$(basename "$$script" .py)" || exit 1; \
 	done
 	$(PY) -m benchmarks.throughput
-	$(PY) -m benchmarks.throughput.operators
 	$(PY) -m benchmarks.serving
 
 clean: ## remove what was built, not the environment

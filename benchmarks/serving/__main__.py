@@ -1,6 +1,6 @@
 """Load on `sar-serve`, beside the engine without a server and beside other servers, in one run on one machine.
 
-    python -m benchmarks.serving [--vit] [--peer-python PYTHON] [--requests 20000] [--overload 60]
+    python -m benchmarks.serving [--vit] [--peer-python PYTHON] [--requests 20000]
 
 Loopback; the load generator is a process of its own and shares the cores with the server. Each peer is tried in several
 settings first; the best goes on. Then rounds: the loops without a server, ours, the peers, each started anew. Medians
@@ -48,7 +48,7 @@ class Bench:
             command.say(f"{bundle.name}: round {number + 1} of {self.options.rounds}")
             result["rounds"].append(self._round(bundle, labels, [*self.ours, *chosen]))
         if extras and self.ours:
-            result |= self._extras(bundle, labels)
+            result |= self._extras(bundle)
         return result
 
     def _round(self, bundle: Path, labels: list[str], candidates: list[Candidate]) -> dict[str, Any]:
@@ -94,16 +94,12 @@ class Bench:
             )
         return trials, [candidate for _, candidate in best.values()]
 
-    def _extras(self, bundle: Path, labels: list[str]) -> dict[str, Any]:
+    def _extras(self, bundle: Path) -> dict[str, Any]:
         extras: dict[str, Any] = {}
         if self.options.requests:
             command.say(f"  memory over {self.options.requests:,} requests")
             with servers.started(self.ours[0], bundle, self.first) as server:
                 extras["memory"] = scenarios.memory(server, self.folder, self.options.requests)
-        if self.options.overload:
-            command.say(f"  overload for {self.options.overload:.0f} s")
-            with servers.started(self.ours[0], bundle, self.first) as server:
-                extras["overload"] = scenarios.overload(server, self.folder, self.options.overload, labels)
         return extras
 
     def _usable(self, candidates: list[Candidate]) -> list[Candidate]:
@@ -138,9 +134,8 @@ def arguments() -> argparse.Namespace:
         mix=("mixed", f"of {', '.join(photos.MIXES)}"),
         clients=[1, 8, 32],
         seconds=(16.0, "of each measurement"),
-        rounds=(3, "0: only memory and overload"),
+        rounds=(3, "0: only memory"),
         requests=(0, "watch memory over so many, 2,000 at least"),
-        overload=(0.0, "seconds of 10 times the capacity"),
         out=command.RESULTS / "serving.json",
     )
     if 0 < options.requests < 2000:

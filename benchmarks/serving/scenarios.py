@@ -1,13 +1,10 @@
-"""Scenarios for a started server: steady load, many requests while its memory is watched, too many requests."""
+"""Scenarios for a started server: steady load, and many requests while its memory is watched."""
 
 from __future__ import annotations
 
 import json
-import signal
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +12,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.serving.servers import ROOT, Running, post
+from benchmarks.serving.servers import ROOT, Running
 
 _REPORT = 1000
 _CLIENTS = 8
-_OVERLOAD = 10
-"""A flood asks for so many times the capacity."""
-_NORMAL = 2.0
-"""A lone request is normal again when it takes at most so many times its median before the flood."""
 
 
 def steady(
@@ -69,55 +62,6 @@ def memory(server: Running, photos: Path, count: int) -> dict[str, Any]:
         "statuses": result["statuses"],
         "errors": result["errors"],
     }
-
-
-def overload(server: Running, photos: Path, seconds: float, labels: list[str]) -> dict[str, Any]:
-    """Ten times the capacity for ``seconds``, with ``/healthz`` watched, then how soon a lone request is normal."""
-    photo = min(photos.glob("*.jpg")).read_bytes()
-    alone = statistics.median(_timed(server, photo) for _ in range(30))
-    capacity = steady(server, photos, 32, min(10.0, seconds), 2.0, labels)["rate"]
-    before = server.memory()
-    command = [sys.executable, "-m", "benchmarks.serving.watch", "--port", str(server.port)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as watch:
-        arguments = ["--rate", str(_OVERLOAD * capacity), "--seconds", str(seconds)]
-        recovery = float("nan")
-        for line in _lines("flood", server, photos, arguments):
-            if line == "stop":
-                recovery = _recovery(server, photo, _NORMAL * alone)
-        flood = json.loads(line)
-        watch.send_signal(signal.SIGTERM)
-        health = json.loads(watch.communicate(timeout=30)[0].splitlines()[-1])
-    return {
-        "capacity": capacity,
-        "times": _OVERLOAD,
-        "flood": flood,
-        "healthz": health,
-        "alone_ms": 1000 * alone,
-        "recovery_ms": 1000 * recovery,
-        "alone_after_ms": 1000 * statistics.median(_timed(server, photo) for _ in range(30)),
-        "memory_before": before,
-        "memory_after": server.memory(),
-    }
-
-
-def _recovery(server: Running, photo: bytes, normal: float) -> float:
-    """Seconds until the end of the first lone request that is answered in ``normal`` seconds; at most a minute."""
-    start = time.perf_counter()
-    while time.perf_counter() - start < 60:
-        if _timed(server, photo) <= normal:
-            return time.perf_counter() - start
-        time.sleep(0.01)
-    return float("inf")
-
-
-def _timed(server: Running, photo: bytes) -> float:
-    """Seconds of one request; infinite where it is refused."""
-    start = time.perf_counter()
-    try:
-        status, _ = post(server.port, server.path, photo)
-    except OSError:
-        return float("inf")
-    return time.perf_counter() - start if status == 200 else float("inf")
 
 
 def _lines(program: str, server: Running, photos: Path, arguments: list[str]) -> Iterator[str]:

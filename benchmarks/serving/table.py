@@ -22,8 +22,6 @@ def markdown(results: dict[str, Any]) -> str:
             ]
         if "memory" in model:
             paragraphs.append(_memory(model["memory"]))
-        if "overload" in model:
-            paragraphs.append(_overload(model["overload"]))
     paragraphs += [f"Left out: {name}: {why}." for name, why in results["left_out"].items()]
     return "\n\n".join(paragraphs)
 
@@ -100,20 +98,6 @@ def _memory(measured: dict[str, Any]) -> str:
         f"Memory over {requests} ({_statuses(measured['statuses'])}): "
         f"{first} MiB before, {settled} after a fifth, {last} at the end; "
         f"slope from there {measured['slope_mib_per_1000']:+.3f} MiB per 1,000 requests."
-    )
-
-
-def _overload(measured: dict[str, Any]) -> str:
-    flood, health = measured["flood"], measured["healthz"]
-    return (
-        f"Overload, {measured['times']:.0f} × capacity ({measured['capacity']:.0f}/s) for {flood['seconds']:.0f} s: "
-        f"{flood['offered']:,} arrived, {flood['unsent']:,} found all connections of the client busy, "
-        f"{flood['connections_opened']:,} connections opened; answers {_statuses(flood['statuses'])}. "
-        f"`/healthz` asked every 100 ms: {_statuses(health['statuses'])}, p50 {health['latency_ms']['p50']:.0f} ms, "
-        f"longest {health['latency_ms']['max']:.0f} ms. A lone request took {measured['alone_ms']:.1f} ms before and "
-        f"{measured['alone_after_ms']:.1f} ms after; the first to take at most twice as long as before was over "
-        f"{measured['recovery_ms']:.0f} ms after the flood stopped. Memory {measured['memory_before']['rss']:.0f} MiB "
-        f"before, {measured['memory_after']['rss']:.0f} MiB after."
     )
 
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import doctest
-import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,15 +162,3 @@ def test_fixed_limits_are_the_codes() -> None:
     assert [limit for limit in limits if limit not in TEXT] == []
     assert f"| connections | `ulimit -n` less {connection.RESERVE};" in TEXT
     assert f"at most {client.LONGEST_PAUSE:g} seconds" in " ".join(TEXT.split())
-
-
-@pytest.mark.skipif(importlib.util.find_spec("locust") is None, reason="locust is not installed")
-def test_the_locust_file_runs(servers: dict[bool, Server], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "benchmarks" / "serving" / "locustfile.py")]
-    command += ["--headless", "--users", "4", "--spawn-rate", "4", "--run-time", "3s", "--csv", "load"]
-    command += ["--host", servers[True].url]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SAR_")} | {"SAR_API_KEY": KEY}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    table = (tmp_path / "load_stats.csv").read_text()
-    assert all(name in table for name in ("bank", "names", "/healthz", "/readyz"))

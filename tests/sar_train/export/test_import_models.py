@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from support import towers as published
 from support.hub_models import save_tokenizer
 from torch.nn.functional import normalize
 
-from benchmarks import backbones
 from sar_infer import Classifier
 from sar_infer.bundle.bundle import open_bundle
 from sar_train.cli.importing import main
@@ -42,11 +42,31 @@ def check(folder: Path, out: Path, images: Callable[[list[Any]], Any], texts: Ca
     assert np.linalg.matrix_rank(words) > 10  # names differ
 
 
+def smaller(config: dict[str, Any], width: int = 128) -> dict[str, Any]:
+    """Return a configuration of open_clip with few and narrow layers of the same kinds."""
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    config["embed_dim"] = width
+    vision["image_size"] = 64
+    if "timm_model_name" not in vision:
+        vision |= {"layers": 2, "width": 2 * vision.get("head_width", 64), "patch_size": 16}
+    if "hf_model_name" not in text:
+        text |= {"layers": 2, "width": width, "heads": 2}
+        if "hf_tokenizer_name" in text:
+            text["vocab_size"] = 1000
+    return config
+
+
+def smaller_timm(create: Callable[..., Any], name: str, **settings: Any) -> Any:
+    """Do as ``timm.create_model``, with few and narrow layers of the same kinds."""
+    small = {"depth": 2, "embed_dim": 128, "num_heads": 2, "img_size": 64, "patch_size": 16}
+    return create(name, **settings | ({"layers": (1,) * 4} if name.startswith("fastvit") else small))
+
+
 @pytest.mark.parametrize(
     "name", ["MobileCLIP2-S0", "PE-Core-T-16-384", "ViT-B-16-SigLIP2", "xlm-roberta-base-ViT-B-32"]
 )
 def test_open_clip_in_the_layout_of_immich(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    config = backbones.smaller(copy.deepcopy(open_clip.get_model_config(name)))
+    config = smaller(copy.deepcopy(open_clip.get_model_config(name)))
     tokenizer = tmp_path / "tokenizer"
     if "SigLIP" in name:
         save_tokenizer(tokenizer, bert=False)
@@ -56,7 +76,7 @@ def test_open_clip_in_the_layout_of_immich(tmp_path: Path, monkeypatch: pytest.M
         config["text_cfg"] |= {"hf_tokenizer_name": str(tokenizer), "hf_model_name": str(tokenizer)}
     own = not tokenizer.exists()
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "small", config)
-    monkeypatch.setattr(timm, "create_model", backbones.smaller_timm)
+    monkeypatch.setattr(timm, "create_model", partial(smaller_timm, timm.create_model))
     torch.manual_seed(3)
     model = open_clip.create_model("small", load_weights=False, pretrained_text=False).eval()
     tokens = open_clip.get_tokenizer("small")
