@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _MEMORY = "give it more memory, and 1 GB of address space (ulimit -v)"
 GROUPS = {
     "Classes": "bundle bank banks",
-    "Network": "host port api_key_file doors",
+    "Network": "host port api_key_file",
     "Running": "device workers check",
 }
 _MODULES = ("fastapi", "httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn", "uvloop")

@@ -168,9 +168,7 @@ def _opened(source: ImageSource, formats: tuple[str, ...]) -> Image.Image:
             head = stream.read(HEAD)
             if head.startswith(jpeg.START):
                 return _from_bytes(_rest(stream, 0), formats)
-        if "HEIF" in formats and format_of(head) == "HEIF":
-            read_heif()
-        return Image.open(path, formats=formats)
+        return Image.open(path, formats=_readers(head, formats))
     return _from_bytes(source, formats) if isinstance(source, bytes) else _from_array(source)
 
 
@@ -188,11 +186,18 @@ def read_heif() -> None:
     pillow_heif.register_heif_opener(decode_threads=1)
 
 
+def _readers(head: bytes, formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the formats that Pillow is asked to try: HEIF, which it does not know by itself, for such images only."""
+    if format_of(head) != "HEIF":
+        return tuple(name for name in formats if name != "HEIF")
+    if "HEIF" in formats:
+        read_heif()
+    return formats
+
+
 def _from_bytes(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     jpeg.check_header(data)
-    if "HEIF" in formats and format_of(data) == "HEIF":
-        read_heif()
-    return Image.open(io.BytesIO(data), formats=formats)
+    return Image.open(io.BytesIO(data), formats=_readers(data, formats))
 
 
 def _from_array(array: Any) -> Image.Image:
