@@ -40,7 +40,7 @@ from sar_infer.encoders.precision import PrecisionChoice
 from sar_infer.encoders.sessions import MAIN_DEVICES, Device, provider_of
 from sar_infer.errors import BankError, BundleError, ClassNameError, ImageError, InputError
 from sar_infer.evaluation.evaluation import RANKED, Evaluation, evaluate_photos
-from sar_infer.evaluation.findings import FindingWarning, name_findings
+from sar_infer.evaluation.findings import FindingWarning, moved_photos, name_findings
 from sar_infer.evaluation.labels import LabelCheck, check_new_photos, write_labels
 from sar_infer.evaluation.reading import ReadPhotos, read_photos, unreadable
 from sar_infer.evaluation.report import write_evaluation
@@ -512,9 +512,10 @@ class Classifier(Embedder, metaclass=_Guessed):
     ) -> Classifier:
         """Add a class to the bank, by its name, photos, or both; a bank file is changed on the disk.
 
-        A class that is there, by name or alias, gets the photos. It is embedded anew without photos or with
-        ``phrases``. Findings about name and photos are `sar_infer.evaluation.FindingWarning`; if a filter makes errors
-        of them, nothing is added. A last warning says that ``fit`` would help, when it would.
+        A class that is there, by name or alias, gets the photos. A photo that another class has moves. The class is
+        embedded anew without photos or with ``phrases``. Findings about name and photos are
+        `sar_infer.evaluation.FindingWarning`; if a filter makes errors of them, nothing is added. A last warning says
+        that ``fit`` would help, when it would.
 
         Args:
             name: Its name.
@@ -544,6 +545,7 @@ class Classifier(Embedder, metaclass=_Guessed):
             files = {(bank.lookup.spelling(name), digest): path for (_, digest), path in read.files.items()}
             named = {bank.lookup.spelling(name): sets[name]}
             findings += check_new_photos(bank, self.bundle, named, files).findings()
+            findings += moved_photos(bank, named)
         for finding in findings:
             warnings.warn(FindingWarning(finding), stacklevel=2)
         settings = {} if threshold is None else {"threshold": threshold}
@@ -570,6 +572,21 @@ class Classifier(Embedder, metaclass=_Guessed):
             ClassNameError: There is no such class, or another one has the new name.
         """
         return self._changed(lambda bank: edits.rename(bank, old, new, by="Python"))
+
+    def move(self, photos: ImageSource | Iterable[ImageSource], to: str) -> Classifier:
+        """Move photos that the bank has from their classes to another one; a bank file is changed on the disk.
+
+        Args:
+            photos: Photos, or a folder of them.
+            to: Name or alias of the class.
+
+        Raises:
+            ClassNameError: There is no such class.
+            InputError: No class has one of the photos, or only a sum has its embedding.
+            ImageError: A photo cannot be read; the message names it.
+        """
+        digests = {digest: path for path, digest, _ in self.each_photo(unfolded(photos))}
+        return self._changed(lambda bank: edits.move_photos(bank, digests, to, by="Python"))
 
     def undo(self, steps: int = 1) -> Classifier:
         """Take back the latest changes, which ``bank.history`` lists; a bank file is changed on the disk.

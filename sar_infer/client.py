@@ -233,7 +233,8 @@ class Client:
             if_match: The ETag that the bank must still have, else the change is refused (412).
 
         Returns:
-            The server's answer to the last request, with ``known`` and ``findings`` of all, ``created`` and ``etag``.
+            The server's answer to the last request, with ``known``, ``moved`` and ``findings`` of all, ``created`` and
+            ``etag``.
 
         Raises:
             ImageError: client or server cannot read an image; the message names it.
@@ -243,19 +244,21 @@ class Client:
             response = self._send("PUT", _class_path(name), if_match, json=_phrases(phrases) or None)
             return {**response.json(), "created": response.status_code == 201, "etag": _etag(response)}
         data = _phrases(phrases) | ({"photos_only": "true"} if photos_only else {})
-        done: dict[str, Any] = {"etag": if_match, "known": 0, "findings": []}
+        done: dict[str, Any] = {"etag": if_match, "known": 0, "moved": [], "sent": 0, "findings": []}
 
         def add(batch: Sequence[Encoded]) -> None:
             call: dict[str, Any] = {"files": _files(batch), "data": data, "params": {"strict": strict}}
             response = self._send("PUT", _class_path(name), if_match and done["etag"], **call)
             new = response.json()
+            moved = [{**one, "photo": done["sent"] + one["photo"]} for one in new["moved"]]
             counted = {"known": done["known"] + new["known"], "findings": done["findings"] + new["findings"]}
+            counted |= {"moved": done["moved"] + moved, "sent": done["sent"] + len(batch)}
             created = done.get("created", response.status_code == 201)
             done.update(new, **counted, etag=_etag(response), created=created)
 
         for batch in self._batches(photos):
             self._in_parts(batch, add)
-        if "created" not in done:
+        if not done.pop("sent"):
             raise InputError(f"no photo for class {name!r:.80}")
         return done
 

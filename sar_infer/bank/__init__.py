@@ -12,6 +12,7 @@ from sar_infer.bank.edits import (
     fit,
     forget_photos,
     learn,
+    move_photos,
     put_classes,
     remove,
     rename,
@@ -25,5 +26,5 @@ from sar_infer.bank.photos import Images, PhotoSet
 from sar_infer.bank.steps import Step
 
 __all__ = ["BankCalibration", "ClassBank", "Entry", "Images", "Learned", "PhotoSet", "Step"]
-__all__ += ["add", "add_photos", "calibrate", "carry", "fit", "forget_photos", "learn"]
+__all__ += ["add", "add_photos", "calibrate", "carry", "fit", "forget_photos", "learn", "move_photos"]
 __all__ += ["put_classes", "remove", "rename", "rollback", "set_class", "set_unknown_threshold"]

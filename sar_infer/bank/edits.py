@@ -7,9 +7,10 @@ as a command. If nothing would change, the same bank is returned.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 
 import numpy as np
 
@@ -106,7 +107,7 @@ def add(
         phrases: The texts that were embedded, by class name; or names.
         embeddings: (N, D) float32, the unit embedding of each class.
         photos: Photos by class name, of these classes or of others of the bank; a photo that is counted for a class
-            already is left out.
+            already is left out. One that another class has moves (`moves`); of two classes here the last gets it.
         settings: Fields of `Entry` to set of all these classes, such as ``threshold``.
         by: The author of the change.
 
@@ -119,7 +120,7 @@ def add(
         raise BankError(f"expected float32 ({len(phrases)}, {bank.dim}), got {embeddings.dtype} {embeddings.shape}")
     check_names(bank, [*phrases])
     check_unit(embeddings, phrases)
-    at, next_key, photos = utc_now(), bank.next_key, photos or {}
+    at, next_key, photos = utc_now(), bank.next_key, _each_once(photos or {})
     rows, entries = dict(zip(phrases, embeddings, strict=True)), dict[str, Entry]()
     for name in dict.fromkeys([*phrases, *photos]):
         position = bank.lookup.get(name)
@@ -135,11 +136,109 @@ def add(
                 raise BankError(f"photos of {entry.name!r:.80}: expected an embedding of {bank.dim} numbers for each")
             entry = entry._replace(photos=entry.photos.joined(new))
         entries[key] = entry
+    moved = moves(bank, photos)
+    given = {digest: row for new in photos.values() for digest, row in new.recent.items()}
+    for old, digests in _by_class(moved).items():
+        key = bank.find(old)
+        entry = entries.get(key) or bank.entries[key]
+        entries[key] = entry._replace(photos=entry.photos.without(digests, given))
     puts = {key: entry for key, entry in entries.items() if not (key in bank.entries and entry.same(bank.entries[key]))}
     for entry in puts.values():
         check_entry(entry)
     action = "add" if bank.entries or bank.log.last else "create"
-    return _committed(bank, action, puts, _summary(bank, puts), by, at, next_key=next_key)
+    return _committed(bank, action, puts, _summary(bank, puts, moved), by, at, next_key=next_key)
+
+
+class Move(NamedTuple):
+    """A photo, by its digest, that goes from one class to another."""
+
+    digest: bytes
+    old: str
+    new: str
+
+
+def moves(bank: ClassBank, photos: Photos) -> list[Move]:
+    """Return which photos, given to classes by name or alias, are those of another class now, and so move."""
+    to = {digest: bank.lookup.spelling(name) for name, new in photos.items() for digest in new.digests}
+    return [
+        Move(digest, entry.name, to[digest])
+        for entry in (bank.special.values() if to else ())
+        for digest in entry.photos.digests
+        if entry.name != to.get(digest, entry.name)
+    ]
+
+
+def move_lines(moved: Iterable[Move]) -> list[str]:
+    """Return a line for each pair of classes between which photos move."""
+    pairs = Counter((one.old, one.new) for one in moved)
+    return [f"moved {_count(count, 'photo')} from {old!r} to {new!r}" for (old, new), count in pairs.items()]
+
+
+def move_photos(bank: ClassBank, digests: Iterable[bytes] | Mapping[bytes, str], to: str, *, by: str = "") -> ClassBank:
+    """Give photos of the bank to another of its classes, as one step.
+
+    Args:
+        bank: The bank.
+        digests: The photos; a mapping has the path of each, for messages.
+        to: Name or alias of the class.
+        by: The author of the change.
+
+    Raises:
+        ClassNameError: The bank does not have the class.
+        InputError: No class has one of the photos, or only a sum has its embedding.
+    """
+    bank.find(to)
+    paths = digests if isinstance(digests, Mapping) else {digest: digest.hex() for digest in digests}
+    rows = dict[bytes, Floats]()
+    for entry in bank.special.values():
+        of_class = entry.photos.digest_set & paths.keys()
+        if old := of_class - entry.photos.recent.keys():
+            raise InputError(
+                f"{paths[min(old)]}: one of the oldest photos of {entry.name!r}, of which only a sum is stored; add it "
+                f"to {to!r} as a photo"
+            )
+        rows |= {digest: entry.photos.recent[digest] for digest in of_class}
+    if missing := [path for digest, path in paths.items() if digest not in rows]:
+        raise InputError(f"{missing[0]}: no class of the bank has this photo; add it to {to!r} as a photo")
+    order = [digest for digest in paths if digest in rows]
+    new = PhotoSet.of(order, np.array([rows[digest] for digest in order], np.float32).reshape(-1, bank.dim))
+    return add_photos(bank, {to: new}, by=by)
+
+
+def photo_steps(bank: ClassBank, name: str) -> list[dict[str, str | None]]:
+    """Return the photos of a class, the oldest first: ``digest`` (hex), and ``at`` and ``by`` of the step that gave it.
+
+    The two are None of a photo that was there before the steps that can be undone.
+
+    Raises:
+        ClassNameError: The bank does not have the class.
+    """
+    key, given = bank.find(name), dict[bytes, Step]()
+    photos, before = bank.entries[key].photos, frozenset[bytes]()
+    if isinstance(entry := bank.log.folded.get(key), Entry):
+        before = entry.photos.digest_set
+    for step in bank.history:
+        if isinstance(entry := (step.puts or {}).get(key), Entry):
+            given |= dict.fromkeys(entry.photos.digest_set - before, step)
+            before = entry.photos.digest_set
+    steps = [(digest, given.get(digest)) for digest in photos.digests]
+    return [
+        {"digest": digest.hex(), "at": step.at if step else None, "by": step.by if step else None}
+        for digest, step in steps
+    ]
+
+
+def _each_once(photos: Photos) -> Photos:
+    """Return the photos by class, each in the last class that has it."""
+    last = {digest: name for name, new in photos.items() for digest in new.digests}
+    return {name: new.without([one for one in new.digests if last[one] != name]) for name, new in photos.items()}
+
+
+def _by_class(moved: Iterable[Move]) -> dict[str, list[bytes]]:
+    result = dict[str, list[bytes]]()
+    for one in moved:
+        result.setdefault(one.old, []).append(one.digest)
+    return result
 
 
 def _embedded(entry: Entry | None, name: str, texts: tuple[str, ...], row: Floats, at: str) -> Entry:
@@ -152,8 +251,9 @@ def _embedded(entry: Entry | None, name: str, texts: tuple[str, ...], row: Float
     return entry if entry.phrases == texts else entry._replace(phrases=texts, added=at)
 
 
-def _summary(bank: ClassBank, puts: Mapping[str, Entry]) -> str:
-    """Return what classes were added, replaced and changed, and which got photos."""
+def _summary(bank: ClassBank, puts: Mapping[str, Entry], moved: Sequence[Move]) -> str:
+    """Return what classes were added, replaced and changed, which got photos, and which photos moved."""
+    arrived = Counter(one.new for one in moved)
     done: dict[str, list[str]] = {"added": [], "replaced": [], "changed": []}
     photos, photos_only = dict[str, int](), list[str]()
     for key, entry in puts.items():
@@ -165,13 +265,13 @@ def _summary(bank: ClassBank, puts: Mapping[str, Entry]) -> str:
             done["replaced"].append(entry.name)
         elif not entry._replace(photos=old.photos).same(before):
             done["changed"].append(entry.name)
-        if len(entry.photos) > len(old.photos):
-            photos[entry.name] = len(entry.photos) - len(old.photos)
+        if fresh := len(entry.photos.digest_set - old.photos.digest_set) - arrived[entry.name]:
+            photos[entry.name] = fresh
         if entry.photos_only > old.photos_only:
             photos_only.append(f"photos only: {entry.name!r}")
     words = [f"{verb} {listed(of) if len(of) <= _MOST_NAMED else f'{len(of):,}'}" for verb, of in done.items() if of]
     words += [f"added {_count(sum(photos.values()), 'photo')} to {listed([*photos])}"] if photos else []
-    return ", ".join([*words, *photos_only])
+    return ", ".join([*words, *move_lines(moved), *photos_only])
 
 
 def add_photos(bank: ClassBank, photos: Photos, *, by: str = "") -> ClassBank:
@@ -189,8 +289,9 @@ def forget_photos(
 ) -> ClassBank:
     """Remove photos of a class, here and from all earlier steps, so that it cannot be undone.
 
-    Other classes that count the same photos keep them. Photos that are parked are removed too. Where only a sum has the
-    embedding of one, of a removed class or among parked photos, all that have no embedding of their own go with it.
+    Other classes that count the same photos keep them. Earlier states of other classes, from which a photo may have
+    moved, lose it, and so do parked photos. Where only a sum has the embedding of one, of a removed class or among
+    parked photos, all that have no embedding of their own go with it.
 
     Args:
         bank: The bank.
@@ -217,14 +318,15 @@ def forget_photos(
             "a photo to remove is among the oldest of the class, of which only a sum is stored (embeddings of the "
             f"latest {MOST_ROWS} are); remove the class and add the photos that are to stay"
         )
-    alive = bank.entries.keys() - {key}
+    sharing = {k: one.photos.digest_set & gone for k, one in bank.special.items() if k != key}
+
+    def without(other: str, photos: PhotoSet) -> PhotoSet:
+        return photos.without(gone - sharing.get(other, frozenset()))
 
     def purged(other: str, item: Entry) -> Entry:
-        return item if other in alive else item._replace(photos=item.photos.without(gone))
+        return item._replace(photos=without(other, item.photos))
 
-    sets = [
-        {k: photos if k in alive else photos.without(gone) for k, photos in one.photos.items()} for one in bank.parked
-    ]
+    sets = [{k: without(k, photos) for k, photos in one.photos.items()} for one in bank.parked]
     parked = tuple(one._replace(photos=photos) for one, photos in zip(bank.parked, sets, strict=True))
     after = bank.replaced(log=bank.log.mapped(purged), parked=parked)
     words = f"removed {_count(len(gone), 'photo')} from {entry.name!r}"

@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +62,7 @@ class PhotoSet:
         """Return False if this is what every class without photos has."""
         return bool(self.digests) or self.photos_only
 
-    @property
+    @functools.cached_property
     def digest_set(self) -> frozenset[bytes]:
         """Return all digests."""
         return frozenset(self.digests)
@@ -82,18 +83,20 @@ class PhotoSet:
         recent = latest(digests, {**other.recent, **self.recent})
         return PhotoSet(digests, recent, self.total + fresh.total, self.photos_only or other.photos_only)
 
-    def without(self, digests: Iterable[bytes]) -> PhotoSet:
+    def without(self, digests: Iterable[bytes], rows: Mapping[bytes, Floats] = MappingProxyType({})) -> PhotoSet:
         """Return these photos without some.
 
-        Of one whose embedding is only in the sum, nothing can be subtracted; then all such photos are left out.
+        Of one whose embedding is only in the sum, nothing can be subtracted; then all such photos are left out, unless
+        ``rows`` has its embedding (D,).
         """
         gone = self.digest_set.intersection(digests)
         if not gone:
             return self
         recent = {digest: row for digest, row in self.recent.items() if digest not in gone}
-        if gone <= self.recent.keys() and len(gone) < len(self):
+        rows = {**rows, **self.recent}
+        if gone <= rows.keys() and len(gone) < len(self):
             left = tuple(digest for digest in self.digests if digest not in gone)
-            total = self.total - np.array([self.recent[digest] for digest in gone]).sum(axis=0, dtype=np.float64)
+            total = self.total - np.array([rows[digest] for digest in gone]).sum(axis=0, dtype=np.float64)
         else:
             left = tuple(recent)
             total = np.zeros_like(self.total) + np.array([*recent.values()]).sum(axis=0, dtype=np.float64)

@@ -1,22 +1,24 @@
-"""Four findings: a duplicate name, a name above the tokenizer's length, a photo in the wrong class, a confused pair."""
+"""Findings: a near name, a name that is too long, a photo in a wrong class, a confused pair, photos that move."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from sar_infer.bank import ClassBank
+from sar_infer.bank import ClassBank, PhotoSet
+from sar_infer.bank.edits import moves
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.text import TokenizerSpec
 from sar_infer.text.names import Phrases, name_key
 from sar_infer.text.tokenizer import JsonTokenizer, Tokenizer, clean
 
-Kind = Literal["duplicate", "too-long", "wrong-class", "confused"]
+Kind = Literal["duplicate", "too-long", "wrong-class", "confused", "moved"]
 _NOT_SPOKEN = re.compile(r"[\W_]+")
 
 
@@ -96,3 +98,9 @@ def name_findings(bank: ClassBank, bundle: Bundle, classes: Phrases) -> list[Fin
     new = [name for name in classes if bank.lookup.get(name) is None]
     spec = bundle.manifest.tokenizer
     return duplicates(new, known) + (too_long(classes, bundle.tokenizer, spec) if spec else [])
+
+
+def moved_photos(bank: ClassBank, photos: Mapping[str, PhotoSet]) -> list[Finding]:
+    """Return a finding for each class that gets photos from another one."""
+    pairs = Counter((one.new, one.old) for one in moves(bank, photos))
+    return [Finding("moved", new, f"gets {count} of the photos of {old!r}", old) for (new, old), count in pairs.items()]

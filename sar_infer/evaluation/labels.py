@@ -13,6 +13,7 @@ import numpy as np
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
+from sar_infer.bank.edits import moves
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.class_model.labels import LabelIssues, label_issues
 from sar_infer.class_model.model import ClassModel, Rivals
@@ -155,9 +156,12 @@ def check_new_photos(
             sums[name] += count * mean.astype(np.float64)
             counts[name] += count
     names, none = [*dict.fromkeys([*stored, *photos, *sums])], PhotoSet.of((), np.empty((0, bank.dim), np.float32))
+    leaving = defaultdict[str, list[bytes]](list)  # photos that move to one of these classes do not speak against it
+    for one in moves(bank, photos):
+        leaving[one.old].append(one.digest)
     every = list[tuple[int, str, Floats, bool]]()  # label, name and embedding of each photo, and if it is new
     for label, name in enumerate(names):
-        old, new = stored.get(name, none), photos.get(name, none).recent.items()
+        old, new = stored.get(name, none).without(leaving.get(name, ())), photos.get(name, none).recent.items()
         every += [(label, f"photo {n} of {name}", row, False) for n, row in enumerate(old.rows, 1)]
         added = [(files.get((name, one)), row) for one, row in new if one not in old.digest_set]
         every += [(label, file or f"new photo {n} of {name}", row, True) for n, (file, row) in enumerate(added, 1)]

@@ -113,6 +113,9 @@ def test_every_surface_adds_with_one_meaning(bundle_path: Path) -> None:
         ("remove", "stein"),
         ("tankard", (), green, False),
         ("Tankard", (), (), False),
+        ("tankard", (), iris[3:], False),  # a photo of SKU-1 moves
+        ("move", iris[3], iris[2], "--to", "sku-1"),
+        ("undo",),
     ]
     states: dict[str, list[Any]] = {}
     for surface in (command, http, python):
@@ -120,10 +123,11 @@ def test_every_surface_adds_with_one_meaning(bundle_path: Path) -> None:
         states[surface.__name__] = []
         with surface(bundle_path) as put:
             for step in steps:
-                done = run(step[0], BANK, *step[1:]) if isinstance(step[1], str) else put(*step)
+                done = put(*step) if isinstance(step[-1], bool) else run(step[0], BANK, *step[1:])
                 states[surface.__name__].append([bool(done), content()])
     first = states.pop("command")
     assert [done for done, _ in first] == [step[:2] not in (("stein", ()), ("stein", ("a stein",))) for step in steps]
+    assert [[len(entry[5]) for entry in state[-2:]] for _, state in first[-4:]] == [[4, 4], [3, 5], [4, 4], [3, 5]]
     assert [state[-1][1:3] for _, state in first[3:8]] == [[("cup", "beaker"), ()]] + 4 * [
         [("cup", "beaker"), ("stein",)]
     ]
@@ -200,7 +204,8 @@ def test_the_bank_is_free_during_slow_steps(change: str, bundle_path: Path, monk
     assert bank.entry("red").threshold == 0.25
     assert bank.history[-1].action == {"remove": "forget", "python": "add", "http": "add"}.get(change, change)
     assert bank.log.last == beside[0].log.last + 1
-    assert len(bank.photos_of("iris")) == (change not in ("remove", "carry"))
+    moved = change in ("add", "python")  # to mug
+    assert len(bank.photos_of("iris")) == (change not in ("remove", "carry") and not moved)
 
 
 def test_findings_in_python_are_warnings_before_the_change(bundle_path: Path) -> None:

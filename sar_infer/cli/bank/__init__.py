@@ -8,7 +8,7 @@ from sar_infer import __version__
 from sar_infer.cli.bank.calibrating import calibrate
 from sar_infer.cli.bank.common import ENVIRONMENT
 from sar_infer.cli.bank.creating import carry, create, fit
-from sar_infer.cli.bank.editing import add, remove, rename, rollback, set_class
+from sar_infer.cli.bank.editing import add, move, remove, rename, rollback, set_class, undo
 from sar_infer.cli.bank.evaluating import evaluate
 from sar_infer.cli.bank.learning import learn
 from sar_infer.cli.bank.reading import history, list_classes
@@ -42,6 +42,6 @@ def main() -> None:
 
 for command in (
     *(add, calibrate, carry, create, evaluate, fit, history, learn),
-    *(list_classes, remove, rename, rollback, set_class, suggest),
+    *(list_classes, move, remove, rename, rollback, set_class, suggest, undo),
 ):
     main.add_command(command)

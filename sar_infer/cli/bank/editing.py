@@ -1,4 +1,4 @@
-"""The commands that change classes: ``add``, ``remove``, ``rename``, ``set``, ``rollback``."""
+"""The commands that change classes: ``add``, ``remove``, ``move``, ``rename``, ``set``, ``rollback``, ``undo``."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def add(  # noqa: PLR0913 - one for each option
     sar-bank add shop.safetensors --photos photos/
 
     A class that exists gets a new embedding and keeps its settings. With --photos it gets more photos and keeps its
-    embedding.
+    embedding. A photo teaches one class. Given to another class, it moves there.
     """  # noqa: D301 - \b is for click
     _check_call(arguments, names, classes, photos, photos_only=photos_only)
     from sar_infer.bank import edits
@@ -119,8 +119,11 @@ def add(  # noqa: PLR0913 - one for each option
         after = edits.put_classes(bank, phrases, read.sets, embed, settings, by="sar-bank add")
         issues = [asdict(issue) for issue in check.issues]
         words = "is a class" if len(named) == 1 else f"and {len(named) - 1:,} more are classes"
+        files_of = {digest: path for (_, digest), path in read.files.items()}
+        moved = [{"photo": files_of[one.digest], "from": one.old} for one in edits.moves(bank, read.sets)]
         why = "" if photos else f": {next(iter(named))!r} {words} already"
-        write(arguments, workspace, after, why, findings=[asdict(one) for one in findings], label_issues=issues)
+        found = [asdict(one) for one in findings]
+        write(arguments, workspace, after, why, findings=found, label_issues=issues, moved=moved)
     if photos and (reason := fit_advice(bank, after)):
         click.echo(one_line(f"{reason}: {again(arguments, 'fit')}"), err=True)
 
@@ -203,6 +206,24 @@ def remove(arguments: BankArguments, names: Sequence[str], classes: Path | None,
         if not len(after.names):
             raise Refusal(f"class {workspace.bank.names[-1]!r} is the last one; add another one first")
         write(arguments, workspace, after)
+
+
+@on_bank({"Options": "to"})
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
+@own_option("--to", required=True, metavar="CLASS", help="Class that the photos show, by name or alias.")
+def move(arguments: BankArguments, photos: Sequence[str], to: str) -> None:
+    """Move photos of BANK_FILE from their classes to another one.
+
+    A PHOTO is a file, a folder, or a digest as `sar-bank list BANK_FILE CLASS --photos` prints it.
+    """
+    from sar_infer.bank import move_photos
+    from sar_infer.cli.bank.photos import digests_of
+
+    before = opened(arguments, changing=True)
+    digests = digests_of(before, photos)
+    with locked(before) as workspace:
+        after = move_photos(workspace.bank, digests, to, by="sar-bank move")
+        write(arguments, workspace, after, f": {to!r} has these photos already")
 
 
 @on_bank({"Options": "embed"})
@@ -320,3 +341,13 @@ def rollback(arguments: BankArguments, to: int | None, steps: int | None) -> Non
     with locked(opened(arguments, changing=True)) as workspace:
         target = edits.steps_back(workspace.bank, steps or 0) if to is None else to
         write(arguments, workspace, edits.rollback(workspace.bank, target, by="sar-bank rollback"))
+
+
+@on_bank({})
+def undo(arguments: BankArguments) -> None:
+    """Undo the latest step, as `sar-bank rollback --steps 1`."""
+    from sar_infer.bank import edits
+
+    with locked(opened(arguments, changing=True)) as workspace:
+        target = edits.steps_back(workspace.bank, 1)
+        write(arguments, workspace, edits.rollback(workspace.bank, target, by="sar-bank undo"))

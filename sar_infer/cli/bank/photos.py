@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from sar_infer.text.names import Phrases
 
     Files = Mapping[str, Sequence[str]]
+
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def files_by_class(lookup: Lookup, class_phrases: Phrases, paths: Sequence[str], exclude: Path | None = None) -> Files:
@@ -68,15 +71,17 @@ def files_by_class(lookup: Lookup, class_phrases: Phrases, paths: Sequence[str],
 
 
 def digests_of(workspace: Workspace, paths: Sequence[str]) -> dict[bytes, str]:
-    """Return the path of each photo by the digest of its pixels.
+    """Return the path of each photo by the digest of its pixels; an argument that is a digest (hex) is that photo's.
 
     Raises:
         InputError: There is no such file.
     """
     from sar_infer.images.inputs import expand
 
-    photos = workspace.classifier.each_photo(expand(paths)) if paths else ()
-    return {digest: path for path, digest, _ in photos}
+    digests = {path: bytes.fromhex(path) for path in paths if _DIGEST.fullmatch(path) and not Path(path).exists()}
+    files = [path for path in paths if path not in digests]
+    photos = workspace.classifier.each_photo(expand(files)) if files else ()
+    return {digest: path for path, digest in digests.items()} | {digest: path for path, digest, _ in photos}
 
 
 def read_photos(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from sar_infer.cli.bank.common import BankArguments, on_bank, own_option
-from sar_infer.cli.options import emit
+from sar_infer.cli.options import Refusal, emit
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank, Entry
@@ -31,14 +33,28 @@ def _opened(arguments: BankArguments) -> ClassBank:
         return ClassBank.load(arguments.file, base=open_bundle(None).bank)
 
 
-@on_bank({"Options": "long like added"}, "list")
+@on_bank({"Options": "photos long like added"}, "list")
+@click.argument("name", metavar="[CLASS]", required=False)
+@own_option(
+    "--photos", is_flag=True, help="Print the photos of CLASS: digest, time and author of the step that added it."
+)
 @own_option("--long", is_flag=True, help="Also show aliases, phrases, thresholds and photos.")
 @own_option("--like", metavar="TEXT", help="Only classes with this text in their name or an alias.")
 @own_option("--added", is_flag=True, help="Only added classes.")
-def list_classes(arguments: BankArguments, *, long: bool, like: str | None, added: bool) -> None:
-    """Print the classes of BANK_FILE, one per line."""
+def list_classes(
+    arguments: BankArguments, name: str | None, *, photos: bool, long: bool, like: str | None, added: bool
+) -> None:
+    """Print the classes of BANK_FILE, or the photos of one."""
+    from sar_infer.bank.edits import photo_steps
     from sar_infer.text.names import name_key
 
+    if photos != (name is not None) or (photos and (long or like or added)):
+        raise Refusal("the photos of a class are listed by: sar-bank list BANK_FILE CLASS --photos")
+    if name is not None:
+        rows = photo_steps(_opened(arguments), name)
+        lines = (f"{row['digest']}  {row['at'] or '-'}  {row['by'] or '-'}" for row in rows)
+        emit(arguments.form, lambda: rows, lines)
+        return
     key = name_key(like or "")
     chosen = [
         entry

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from sar_infer.bank import ClassBank, Entry, PhotoSet, Step, put_classes, remove, rollback
-from sar_infer.bank.edits import ahead, steps_back, texts_to_embed
+from sar_infer.bank.edits import ahead, moves, steps_back, texts_to_embed
 from sar_infer.classify.fitting import fit_advice
 from sar_infer.errors import InputError
 from sar_infer.evaluation.findings import Finding, name_findings
@@ -150,7 +150,7 @@ async def put_class(
         raise Problem("invalid-request", "photos_only: expected images too")
     name = clean_name(name)
     texts = None if change.phrases is None else clean_phrases(name, change.phrases)
-    photos, labels, encoder = await _embedded(service, images, change.photos_only) if images else (None, {}, "")
+    photos, numbers, encoder = await _embedded(service, images, change.photos_only) if images else (None, {}, "")
     phrases, photographed = {name: texts}, {} if photos is None else {name: photos}
 
     def put(bank: ClassBank) -> tuple[ClassBank, dict[str, Any], list[Finding]]:
@@ -163,10 +163,13 @@ async def put_class(
             findings += name_findings(bank, engine.bundle, texts_to_embed(bank, phrases, photographed))
         content = _shown(entry)
         if photos is not None:
-            files = {(entry.name, digest): label for digest, label in labels.items()}
+            files = {(entry.name, digest): f"image[{number}]" for digest, number in numbers.items()}
             findings += check_new_photos(bank, engine.bundle, {entry.name: photos}, files).findings()
             counted = frozenset() if bank.lookup.get(name) is None else bank.photos_of(name).digest_set
             content["known"] = len(images) - len(photos.digest_set - counted)
+            content["moved"] = [
+                {"photo": numbers[one.digest], "from": one.old} for one in moves(bank, {entry.name: photos})
+            ]
             if why := fit_advice(bank, after):
                 content["advice"] = f"{why}: sar-bank fit"
         if after.calibration_holds is not None:
@@ -273,8 +276,8 @@ async def roll_back(request: Request, service: Writable, bank: Bank = None, if_m
 
 async def _embedded(
     service: Service, images: Sequence[ImageInput], photos_only: bool
-) -> tuple[PhotoSet, dict[bytes, str], str]:
-    """Return photos, the label of each in the request by its digest, and the digest of the encoder.
+) -> tuple[PhotoSet, dict[bytes, int], str]:
+    """Return photos, the number of each in the request by its digest, and the digest of the encoder.
 
     One that comes twice counts once.
 
@@ -285,7 +288,7 @@ async def _embedded(
         outcomes = await engine.line.each(images, lambda rows: rows, digests=True)
     labels = [f"image[{number}]" for number in range(len(images))]
     rows, digests = np.stack(values_of(outcomes, labels)), [outcome.digest for outcome in outcomes]
-    by_digest = dict(zip(reversed(digests), reversed(labels), strict=True))
+    by_digest = dict(zip(reversed(digests), reversed(range(len(digests))), strict=True))
     manifest = engine.bundle.manifest
     photo_set = PhotoSet.of(digests, rows, photos_only=photos_only or manifest.tokenizer is None)
     return photo_set, by_digest, manifest.encoder_digest

@@ -219,6 +219,9 @@ class Machine(RuleBasedStateMachine):
     def photos(self, name: str, labels: list[str], only: bool) -> None:
         one = self.model.any(name)
         if one is not None:
+            for other in self.model.classes:  # a photo teaches one class
+                if other is not one:
+                    other["photos"] = [label for label in other["photos"] if label not in labels]
             one["photos"] += [label for label in labels if label not in one["photos"]]
             one["only"] = one["only"] or only
         sets = {name: photo_set(*labels, photos_only=only)}
@@ -230,17 +233,14 @@ class Machine(RuleBasedStateMachine):
         one = self.model.any(name)
         fits = one is not None and set(labels) <= set(one["photos"])
         if one is not None and fits:
-            alive = {other["id"] for other in self.model.classes} - {one["id"]}
             for state in [*self.states, self.model]:
-                for each in state.classes:
-                    if each["id"] not in alive:
-                        state.forget(each["id"], labels)
+                for each in state.classes:  # a photo may have moved here from any of them
+                    state.forget(each["id"], labels)
         self.refused(lambda: forget_photos(self.bank, name, photo_set(*labels).digests), fits)
         if fits:
             self.bank.save(self.file)
             data = self.file.read_bytes()
-            others = {p for c in self.model.classes for kept in (c["photos"], *c["parked"].values()) for p in kept}
-            for label in set(labels) - others:
+            for label in labels:
                 assert photo_set(label).digests[0] not in data
                 assert unit_row(label).tobytes() not in data
 

@@ -142,6 +142,29 @@ def test_photos_are_forgotten_for_good() -> None:
     assert "w.png: not counted for the class 'IRIS'" in line
 
 
+def test_a_photo_teaches_one_class_and_moves_to_another() -> None:
+    run("add", BANK, "--photos", folder("labelled/iris", VIOLET).split("/")[0])
+    run("add", BANK, "lime", "--photos", folder("lime", LIME))
+    moved = run.report("add", BANK, "lime", "--photos", "labelled/iris/0.png", "--photos", paint("new.png", LIME, 50))
+    assert moved["summary"] == "added 1 photo to 'lime', moved 1 photo from 'iris' to 'lime'"
+    assert moved["moved"] == [{"photo": "labelled/iris/0.png", "from": "iris"}]
+    assert counts() == {"iris": 3, "lime": 6}
+    rows = run.report("list", BANK, "lime", "--photos")
+    assert [row["by"] for row in rows] == ["sar-bank add"] * 6
+    digest = ClassBank.load(BANK).photos_of("lime").digests[-2]
+    assert rows[-2]["digest"] == digest.hex()
+    line = run("move", BANK, digest.hex(), "new.png", "--to", "iris").stdout
+    assert line.startswith("moved 2 photos from 'lime' to 'iris'; ")
+    assert run("move", BANK, digest.hex(), "--to", "iris").stdout.startswith("nothing to change: 'iris' has these")
+    assert run("undo", BANK).stdout.startswith("took back step 4; as after step 3; ")
+    assert counts() == {"iris": 3, "lime": 6}
+    assert "no class of the bank has this photo" in run.refused("move", BANK, paint("w.png", LIME, 98), "--to", "lime")
+    assert "no class 'rose'" in run.refused("move", BANK, "new.png", "--to", "rose")
+    assert "sar-bank list BANK_FILE CLASS --photos" in run.refused("list", BANK, "lime")
+    run("remove", BANK, "lime", "--photos", "labelled/iris/0.png")  # of iris, in whose earlier states it was, too
+    assert digest not in Path(BANK).read_bytes()
+
+
 # ----------------------------------------------------------------------------------------------------------- findings
 def test_a_photo_in_the_wrong_class_is_reported_by_file_and_with_the_class_that_it_resembles() -> None:
     folder("root/iris", VIOLET, 6)

@@ -170,7 +170,7 @@ def test_a_class_is_added_by_a_form_of_photos_and_answers_at_once(client: httpx2
     assert best(client, unseen) in BANK_NAMES
     added = client.put(path("iris"), files=[*files(VIOLET), *files(VIOLET, 1)])  # one of them twice
     entry = {"name": "iris", "origin": "added", "phrases": ["iris"], "photos": 4}
-    assert (added.status_code, added.json()) == (201, {**entry, "known": 1, "findings": []})
+    assert (added.status_code, added.json()) == (201, {**entry, "known": 1, "moved": [], "findings": []})
     assert best(client, unseen) == "iris"
     bank = ClassBank.load(stored)
     assert bank.content_digest == added.headers["etag"].strip('"')
