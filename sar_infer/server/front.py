@@ -38,7 +38,7 @@ from sar_infer.server import openapi
 from sar_infer.server.door import Door, door_of
 from sar_infer.server.problems import Problem, answer
 from sar_infer.server.request import invalid
-from sar_infer.server.routes import classes, classify, embeddings, operations, pages, unlabelled
+from sar_infer.server.routes import classes, classify, editing, embeddings, operations, pages, unlabelled
 from sar_infer.server.service import Service
 
 _OPEN = frozenset({"/", "/healthz", "/livez", "/readyz", "/metrics", "/ui", "/docs", "/openapi.json"})
@@ -97,7 +97,7 @@ def build_app(service: Service, doors: Sequence[Door] = ()) -> ASGIApp:
     return CORSMiddleware(  # around all else: a preflight, which carries no key, is answered, and pages read refusals
         handle,
         allow_origins=service.settings.origins,
-        allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
+        allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
         allow_headers=("If-Match", "If-None-Match", "X-Request-ID", "Authorization", *(d.key_header for d in doors)),
         expose_headers=("ETag", "Retry-After", "X-Request-ID"),
     )
@@ -118,7 +118,7 @@ def routed(service: Service, doors: Sequence[Door] = ()) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    routers = [each.router for each in (classify, classes, unlabelled, embeddings, operations)]
+    routers = [each.router for each in (classify, classes, editing, unlabelled, embeddings, operations)]
     routers += [door.router for door in doors]
     if service.settings.pages:
         routers.append(pages.router(keyed=service.settings.key is not None))

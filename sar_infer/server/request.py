@@ -58,12 +58,24 @@ async def _service(request: Request) -> Service:
     return service
 
 
-async def _keyed(service: Annotated[Service, Depends(_service)]) -> Service:
+async def _reading(request: Request, service: Annotated[Service, Depends(_service)]) -> Service:
+    """Return the service if the route knows every field of the query, and has a body if one was sent."""
+    route = request.scope["route"]
+    if "requestBody" not in (route.openapi_extra or {}) and (body := await request.body()):
+        what = f"{request.method} {request.url.path}"
+        raise Problem("bad-request", f"{what:.80}: expected no body, got {len(body)} bytes; nothing was done")
+    known = [field.alias for field in route.dependant.query_params]
+    if unknown := [name for name in request.query_params if name not in known]:
+        raise Problem("invalid-request", f"query.{unknown[0]:.80}: {_unknown_field(unknown[0], known)}")
+    return service
+
+
+async def _keyed(request: Request, service: Annotated[Service, Depends(_service)]) -> Service:
     """Return the service if it has a key; ``front`` has checked that this request carries it."""
     if service.settings.key is None:
         also = "" if service.settings.bank else ", to change classes also with --bank FILE"
         raise Problem("writes-disabled", f"this server was started without a key; start it with SAR_API_KEY{also}")
-    return service
+    return await _reading(request, service)
 
 
 async def _writable(service: Annotated[Service, Depends(_keyed)]) -> Service:
@@ -76,7 +88,9 @@ BankName = Annotated[str, StringConstraints(pattern=NAME)]
 Bank = Annotated[BankName | None, Query(description="a bank of --banks, by its name; by default that of --bank")]
 """The bank that a request asks for."""
 Serving = Annotated[Service, Depends(_service)]
-"""The service."""
+"""The service, for routes that ignore what they do not know."""
+Reading = Annotated[Service, Depends(_reading)]
+"""The service, for routes that refuse a body or a field of the query that they do not know, as the next two do."""
 Keyed = Annotated[Service, Depends(_keyed)]
 """The service of a server that has a key."""
 Writable = Annotated[Service, Depends(_writable)]

@@ -8,9 +8,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.routing import Match
+from starlette.types import Scope
 
 from sar_infer.bank import ClassBank, Entry, PhotoSet, Step, put_classes, remove, rollback
 from sar_infer.bank.edits import ahead, moves, steps_back, texts_to_embed
@@ -27,7 +30,7 @@ from sar_infer.server.problems import Problem
 from sar_infer.server.request import (
     IMAGES,
     Bank,
-    Serving,
+    Reading,
     Texts,
     Writable,
     clean_name,
@@ -38,12 +41,17 @@ from sar_infer.server.request import (
 )
 from sar_infer.server.service import Service
 
-router = APIRouter(tags=["classes"])
 Name = Annotated[str, Path(description="the class name, percent-encoded", min_length=1)]
 IfMatch = Annotated[str | None, Header(description="the bank's ETag, as last seen: 412 if it has changed since")]
 Strict = Annotated[bool, Query(description="change nothing (409) if there are findings")]
-_MOST = 1000
-_BY = "sar-serve"
+MOST = 1000
+"""Entries of a page at most."""
+BY = "sar-serve"
+"""The author of changes."""
+BELOW = ("photos", "rename")
+"""What a path may have below a class."""
+_CLASS_DEPTH = 3
+"""Segments of a class's path before its name."""
 
 
 class _Text(PathConvertor):
@@ -53,6 +61,20 @@ class _Text(PathConvertor):
 
 
 register_url_convertor("text", _Text())
+
+
+class ClassRoute(APIRoute):
+    """Match a path below a class, such as ``/v1/classes/NAME/photos``, as it was sent: a name may have ``%2F``."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match unless the path as sent ends in what is below a class, and this route's does not, or the reverse."""
+        *above, last = scope.get("raw_path", b"").decode("latin-1").split("/")
+        sent = last if last in BELOW and len(above) > _CLASS_DEPTH else ""
+        own = self.path.rpartition("}/")[2] if "}/" in self.path else ""
+        return super().matches(scope) if sent == own or not above else (Match.NONE, {})
+
+
+router = APIRouter(tags=["classes"], route_class=ClassRoute)
 
 
 class ClassChange(BaseModel):
@@ -82,13 +104,13 @@ _PUT_PROBLEMS = (403, 404, 409, 412, 422, 503, 507)
 
 @router.get("/v1/classes", responses={200: answer("ClassList"), 304: {"description": "Not changed."}, **_READ})
 async def list_classes(
-    service: Serving,
+    service: Reading,
     bank: Bank = None,
     prefix: Annotated[str, Query(description="only names that begin with this")] = "",
     like: Annotated[str, Query(description="only names that contain this")] = "",
     removed: Annotated[bool, Query(description="list the bundle's classes that were removed instead")] = False,
     offset: Annotated[int, Query(ge=0)] = 0,
-    limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
+    limit: Annotated[int, Query(ge=1, le=MOST)] = MOST,
     if_none_match: Annotated[str | None, Header(description="a known ETag: 304 if nothing changed")] = None,
 ) -> Response:
     """List the classes of the bank in its order, or those removed from it, at most 1,000 at a time."""
@@ -106,21 +128,18 @@ async def list_classes(
         entries = gone if removed else [*whole.entries.values()]
         if start or fragment:
             entries = [e for e in entries if (key := e.name.casefold()).startswith(start) and fragment in key]
-        shown = [_shown(entry) for entry in entries[offset : offset + limit]]
+        shown = [shown_class(entry) for entry in entries[offset : offset + limit]]
         return {"classes": shown, "count": len(entries), "removed": len(gone), "bank": etag}
 
-    return _answer(await in_thread(look), etag)
+    return answered(await in_thread(look), etag)
 
 
 @router.get("/v1/classes/{name:text}", responses={200: answer("ClassEntry"), **problems(401, 404, 422)})
-async def get_class(service: Serving, name: Name, bank: Bank = None) -> Response:
+async def get_class(service: Reading, name: Name, bank: Bank = None) -> Response:
     """Return one class, by name or alias; upper and lower case and extra spaces make no difference."""
     whole = await service.engine.banks.whole(bank)
-    position = whole.lookup.get(name)
-    if position is None:
-        cleaned = clean_name(name)
-        raise Problem("not-found", await in_thread(lambda: _missing(whole, cleaned)))
-    return _answer(_shown(whole.entries[whole.keys[position]]), whole.content_digest)
+    key = await in_thread(lambda: class_key(whole, name))
+    return answered(shown_class(whole.entries[key]), whole.content_digest)
 
 
 @router.put(
@@ -150,18 +169,18 @@ async def put_class(
         raise Problem("invalid-request", "photos_only: expected images too")
     name = clean_name(name)
     texts = None if change.phrases is None else clean_phrases(name, change.phrases)
-    photos, numbers, encoder = await _embedded(service, images, change.photos_only) if images else (None, {}, "")
+    photos, numbers, encoder = await embedded(service, images, change.photos_only) if images else (None, {}, "")
     phrases, photographed = {name: texts}, {} if photos is None else {name: photos}
 
     def put(bank: ClassBank) -> tuple[ClassBank, dict[str, Any], list[Finding]]:
         engine = service.engine
         if {engine.bundle.manifest.encoder_digest, encoder or bank.encoder_digest} != {bank.encoder_digest}:
             raise Problem("overloaded", "the bundle was replaced meanwhile; send the call again", BUSY_SECONDS)
-        after = put_classes(bank, phrases, photographed, engine.classifier.class_rows, by=_BY)
+        after = put_classes(bank, phrases, photographed, engine.classifier.class_rows, by=BY)
         entry, findings = after.entry(name), list[Finding]()
         if len(bank.names) <= LARGE and not change.photos_only:
             findings += name_findings(bank, engine.bundle, texts_to_embed(bank, phrases, photographed))
-        content = _shown(entry)
+        content = shown_class(entry)
         if photos is not None:
             files = {(entry.name, digest): f"image[{number}]" for digest, number in numbers.items()}
             findings += check_new_photos(bank, engine.bundle, {entry.name: photos}, files).findings()
@@ -191,7 +210,7 @@ async def put_class(
         return after, (content, 201 if position is None else 200)
 
     after, (content, status) = await service.change(edit, bank)
-    return _answer(content, after.content_digest, status)
+    return answered(content, after.content_digest, status)
 
 
 @router.delete(
@@ -204,9 +223,8 @@ async def delete_class(service: Writable, name: Name, bank: Bank = None, if_matc
 
     def edit(bank: ClassBank) -> tuple[ClassBank, None]:
         check_match(if_match, bank)
-        if bank.lookup.get(name) is None:
-            raise Problem("not-found", _missing(bank, clean_name(name)))
-        after = remove(bank, [name], by=_BY)
+        class_key(bank, name)
+        after = remove(bank, [name], by=BY)
         if not after.can_answer:
             raise Problem("conflict", f"class {name!r} is the last one; add another before you remove it")
         return after, None
@@ -217,9 +235,9 @@ async def delete_class(service: Writable, name: Name, bank: Bank = None, if_matc
 
 @router.get("/v1/banks", responses={200: answer("BankList"), **_READ})
 async def list_banks(
-    service: Serving,
+    service: Reading,
     offset: Annotated[int, Query(ge=0)] = 0,
-    limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
+    limit: Annotated[int, Query(ge=1, le=MOST)] = MOST,
 ) -> Response:
     """List the names of the banks of --banks, sorted; ``?bank=NAME`` asks for one."""
     names = await in_thread(service.engine.banks.names)
@@ -228,15 +246,15 @@ async def list_banks(
 
 @router.get("/v1/bank/history", responses={200: answer("History"), **_READ})
 async def history(
-    service: Serving,
+    service: Reading,
     bank: Bank = None,
     offset: Annotated[int, Query(ge=0, description="steps to leave out, from the latest")] = 0,
-    limit: Annotated[int, Query(ge=1, le=_MOST)] = _MOST,
+    limit: Annotated[int, Query(ge=1, le=MOST)] = MOST,
 ) -> Response:
     """List the steps by which the bank was changed, the latest first, by this server and by ``sar-bank``."""
     whole = await service.engine.banks.whole(bank)
     steps = [_step(step) for step in whole.history[::-1][offset : offset + limit]]
-    return _answer({"steps": steps, "count": len(whole.history), "bank": whole.content_digest}, whole.content_digest)
+    return answered({"steps": steps, "count": len(whole.history), "bank": whole.content_digest}, whole.content_digest)
 
 
 @router.post(
@@ -260,7 +278,7 @@ async def roll_back(request: Request, service: Writable, bank: Bank = None, if_m
         if target.latest not in (None, bank.log.last):
             raise Problem("precondition-failed", f"step {target.latest} is not the latest any more; {bank.log.last} is")
         to = steps_back(bank, target.steps or 0) if target.to is None else target.to
-        after = rollback(bank, to, by=_BY)
+        after = rollback(bank, to, by=BY)
         if after.encoder_digest != bank.encoder_digest:
             raise Problem("conflict", f"step {to} belongs to another bundle; use sar-bank rollback")
         if not after.can_answer:
@@ -271,10 +289,10 @@ async def roll_back(request: Request, service: Writable, bank: Bank = None, if_m
     step = _step(after.history[-1]) if changed else None
     if step is not None:
         request.state.logged = {"step": step["n"], "to": step["to"]}
-    return _answer({"step": step, "classes": len(after.names), "bank": after.content_digest}, after.content_digest)
+    return answered({"step": step, "classes": len(after.names), "bank": after.content_digest}, after.content_digest)
 
 
-async def _embedded(
+async def embedded(
     service: Service, images: Sequence[ImageInput], photos_only: bool
 ) -> tuple[PhotoSet, dict[bytes, int], str]:
     """Return photos, the number of each in the request by its digest, and the digest of the encoder.
@@ -312,25 +330,33 @@ def check_match(if_match: str | None, bank: ClassBank, existing: str | None = No
         raise Problem("precondition-failed", "no such class; If-Match: * changes one that exists")
 
 
-def _shown(entry: Entry) -> dict[str, Any]:
-    """Return a class as answers have it, with the phrases that were embedded."""
+def shown_class(entry: Entry) -> dict[str, Any]:
+    """Return a class as answers have it, with the phrases that were embedded and the settings that it has."""
     origin = "bundle" if entry.added is None else "added"
     shown: dict[str, Any] = {"name": entry.name, "origin": origin, "phrases": [*entry.texts]}
     if len(entry.photos):
         shown["photos"] = len(entry.photos)
-    if entry.photos_only:
-        shown["photos_only"] = True
-    return shown
+    settings = {field: getattr(entry, field) for field in ("photos_only", "aliases", "threshold", "background")}
+    return shown | {field: value for field, value in settings.items() if value not in (False, None, ())}
 
 
 def _step(step: Step) -> dict[str, Any]:
     return {field: getattr(step, field) for field in ("n", "at", "action", "summary", "by", "to", "can_undo")}
 
 
-def _missing(bank: ClassBank, name: str) -> str:
-    """Return the message that no class has this name; of a small bank, with names that are spelled alike."""
-    return bank.lookup.missing(name, hint=len(bank.names) <= LARGE)
+def class_key(bank: ClassBank, name: str) -> str:
+    """Return the key of a class, by name or alias.
+
+    Raises:
+        ClassNameError: No class can have this name.
+        Problem: ``not-found``; the message of a small bank has names that are spelled alike.
+    """
+    position = bank.lookup.get(name)
+    if position is None:
+        raise Problem("not-found", bank.lookup.missing(clean_name(name), hint=len(bank.names) <= LARGE))
+    return bank.keys[position]
 
 
-def _answer(content: dict[str, Any], etag: str, status: int = 200) -> Response:
+def answered(content: dict[str, Any], etag: str, status: int = 200) -> Response:
+    """Return an answer in JSON with the digest of the bank as its ETag."""
     return Response(to_json(content), status, {"ETag": f'"{etag}"'}, "application/json")

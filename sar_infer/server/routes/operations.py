@@ -14,7 +14,7 @@ from sar_infer import __version__
 from sar_infer.errors import SarInferError
 from sar_infer.server.openapi import answer, problems
 from sar_infer.server.problems import Problem, public
-from sar_infer.server.request import Keyed, Serving
+from sar_infer.server.request import Keyed, Reading, Serving
 
 router = APIRouter(tags=["operations"])
 _SHOWN = (
@@ -52,7 +52,7 @@ async def metrics(service: Serving) -> Response:
 
 
 @router.get("/v1/model", responses={200: answer("Model"), **problems(401)})
-async def model(service: Serving) -> Response:
+async def model(service: Reading) -> Response:
     """Describe the model: the bundle and its measured quality, the device, the precision, the limits."""
     engine = service.engine
     await engine.banks.look()
