@@ -282,9 +282,9 @@ def test_wrong_method_and_unknown_route_are_problems(client: httpx2.Client) -> N
     assert problem(answer) == (405, "method-not-allowed")
     assert answer.headers["allow"] == "POST"
     assert answer.json()["detail"] == "GET /v1/classify: use POST"
-    answer = client.patch("/v1/classes/red")  # each of its methods is a route of its own
-    assert answer.headers["allow"] == "DELETE, GET, PUT"
-    assert answer.json()["detail"] == "PATCH /v1/classes/red: use DELETE, GET or PUT"
+    answer = client.post("/v1/classes/red")  # each of its methods is a route of its own
+    assert answer.headers["allow"] == "DELETE, GET, PATCH, PUT"
+    assert answer.json()["detail"] == "POST /v1/classes/red: use DELETE, GET, PATCH or PUT"
     assert problem(client.get("/v1/nowhere")) == (404, "not-found")
 
 
