@@ -36,8 +36,9 @@ from sar_infer.classify.learning import LearningReport, learn_stream
 from sar_infer.encoders.cache import EmbeddingCache, photo_cache, shared_cache
 from sar_infer.encoders.embedder import Embedder
 from sar_infer.encoders.encoders import finite
+from sar_infer.encoders.engines import check_device
 from sar_infer.encoders.precision import PrecisionChoice
-from sar_infer.encoders.sessions import MAIN_DEVICES, Device, provider_of
+from sar_infer.encoders.sessions import Device
 from sar_infer.errors import BankError, BundleError, ClassNameError, ImageError, InputError
 from sar_infer.evaluation.evaluation import RANKED, Evaluation, evaluate_photos
 from sar_infer.evaluation.findings import FindingWarning, moved_photos, name_findings
@@ -95,7 +96,8 @@ class Classifier(Embedder, metaclass=_Guessed):
         bundle: An open bundle, or what ``open`` takes.
         bank: Class names to choose from, or a bank file, whose changes are in the next ``class_set``; None takes the
             bundle's.
-        device: ``auto``, ``cpu``, ``cuda`` or another provider of onnxruntime; verified when a session opens.
+        device: ``auto``, ``cpu``, ``cuda``, ``openvino`` or another provider of onnxruntime; verified when a session
+            opens.
         threads: Number of threads inside an operator; None leaves it to onnxruntime.
         spin: See ``sessions.open_session``.
         cache: Keeps embeddings of further names; by default there is one for the whole process.
@@ -109,8 +111,8 @@ class Classifier(Embedder, metaclass=_Guessed):
     Raises:
         BankError: the bank belongs to another encoder or has rows of another length.
         InputError: the bundle has nothing in this precision.
-        DeviceError: onnxruntime has no such device; or ``cuda`` is not available to ``auto`` precision, which opens a
-            session at once if there is a GPU.
+        DeviceError: nothing installed has such a device; or ``cuda`` is not available to ``auto`` precision, which
+            opens a session at once if there is a GPU.
     """
 
     def __init__(
@@ -135,8 +137,7 @@ class Classifier(Embedder, metaclass=_Guessed):
         self.label_check: LabelCheck | None = None
         self._options: dict[str, Any] = {"device": device, "threads": threads, "spin": spin, "precision": precision}
         _check_bank(self.bank, manifest)
-        if device not in MAIN_DEVICES:
-            provider_of(device)
+        check_device(device)
         self._composer = Composer(bundle.trained, bundle.bank, manifest.logit_scale)
         super().__init__(bundle, device, threads, spin=spin, cache=cache, precision=precision)
 

@@ -80,7 +80,7 @@ model_options = together(
         "--device",
         default="auto",
         metavar="DEVICE",
-        help="Processor to run on: auto, cpu, cuda, or another execution provider of onnxruntime, such as openvino.",
+        help="Processor to run on: auto, cpu, cuda, openvino, or another provider of onnxruntime.",
     ),
     option(
         "--precision",

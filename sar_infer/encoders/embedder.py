@@ -28,8 +28,8 @@ class Embedder:
 
     Args:
         bundle: An open bundle.
-        device: ``auto``, ``cpu``, ``cuda``, or another provider, on which images are encoded once the self-test has
-            passed, and names on the CPU.
+        device: ``auto``, ``cpu``, ``cuda``, ``openvino`` or another provider. The last two encode images once the
+            self-test has passed, and names are then encoded by onnxruntime on the CPU.
         threads: Number of threads inside an operator; None leaves it to onnxruntime.
         spin: See ``sessions.open_session``.
         cache: Keeps embeddings of names.

@@ -1,7 +1,8 @@
-"""The image encoder and the name encoder; each opens its onnxruntime session when it is first used."""
+"""The image encoder and the name encoder; each opens its session when it is first used."""
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats
 from sar_infer.bundle.manifest import file_entry
-from sar_infer.encoders.sessions import Device, open_encoder, provider, run_options
+from sar_infer.encoders.engines import OPENVINO, Session, open_encoder, run_encoder
+from sar_infer.encoders.sessions import Device
 from sar_infer.encoders.waiting import within
 from sar_infer.errors import BundleError, reason_of
 from sar_infer.text import TokenizerSpec
@@ -32,8 +34,8 @@ class Encoder:
     Args:
         path: ONNX file.
         embed_dim: D, the width of its output.
-        device: See ``sessions.open_session``.
-        threads: See ``sessions.open_session``.
+        device: See ``engines.open_encoder``.
+        threads: See ``engines.open_encoder``.
         spin: See ``sessions.open_session``.
         sha256: Digest that the file must have when it is opened; None if it has just been checked.
     """
@@ -45,17 +47,17 @@ class Encoder:
     spin: bool = True
     sha256: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
-    _session: Any = field(default=None, init=False)
-    _options: Any = field(default=None, init=False)
+    _session: Session | None = field(default=None, init=False)
+    _stopped: bool = field(default=False, init=False)
 
     def open(self) -> str:
-        """Open the session if it is not open yet, and return the execution provider in use.
+        """Open the session if it is not open yet, and return what computes, such as an execution provider.
 
         Raises:
             DeviceError: The device is not available.
             BundleError: The graph is not accepted, or another file has taken its place.
         """
-        return provider(self._opened())
+        return self._opened().provider
 
     def close(self) -> None:
         """Free the session; the next run opens it again."""
@@ -64,8 +66,9 @@ class Encoder:
 
     def stop(self) -> None:
         """Make the current run and all later ones fail; a damaged graph may otherwise run for ever."""
-        if self._options is not None:
-            self._options.terminate = True
+        self._stopped, session = True, self._session
+        if session is not None:
+            session.stop()
 
     def run(self, name: str, batch: npt.NDArray[Any], seconds: float | None = None) -> Floats:
         """Return unit rows (N, D) for a batch of N inputs.
@@ -79,31 +82,26 @@ class Encoder:
             BundleError: The graph fails, gives rows of another shape, or takes too long.
         """
         session = self._opened()
-        one_by_one = session.get_inputs()[0].shape[0] == 1
-        pieces = [batch[row : row + 1] for row in range(len(batch))] if one_by_one else [batch]
-
-        def run() -> Floats:
-            rows = [session.run(None, {name: items}, self._options)[0] for items in pieces]
-            result: Floats = rows[0] if len(rows) == 1 else np.concatenate(rows)
-            return result
-
         try:
+            run = functools.partial(run_encoder, session, name, batch)
             result = run() if seconds is None else within(seconds, run, self.stop)
         except TimeoutError:
             raise BundleError(f"{self.path}: the graph has given no answer within {seconds:g} s") from None
-        except Exception as error:  # onnxruntime's own errors share no base class
-            raise BundleError(f"{self.path}: onnxruntime cannot run this graph: {reason_of(error)}") from None
+        except Exception as error:  # those of onnxruntime share no base class
+            engine = "OpenVINO" if self.device == OPENVINO else "onnxruntime"
+            raise BundleError(f"{self.path}: {engine} cannot run this graph: {reason_of(error)}") from None
         expected = (len(batch), self.embed_dim)
         if result.shape != expected:
             raise BundleError(f"{self.path}: expected rows {expected}, the graph gave {result.shape}")
         return result
 
-    def _opened(self) -> Any:
+    def _opened(self) -> Session:
         with self._lock:
             if self._session is None:
                 self._check_digest()
                 self._session = open_encoder(self.path, self.device, self.threads, self.spin)
-                self._options = self._options or run_options()
+            if self._stopped:
+                self._session.stop()
             return self._session
 
     def _check_digest(self) -> None:

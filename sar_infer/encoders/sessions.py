@@ -11,17 +11,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
+from sar_infer._arrays import Floats
 from sar_infer.encoders.waiting import TRIAL_SECONDS, within
 from sar_infer.errors import BundleError, DeviceError, install, reason_of
 
 Device = str
-"""``auto``, ``cpu``, ``cuda``, or another execution provider that the installed onnxruntime has, by its short name."""
+"""``auto``, ``cpu``, ``cuda``, ``openvino``, or another provider of the installed onnxruntime, by its short name."""
 MAIN_DEVICES = ("auto", "cpu", "cuda")
 _CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _OPTIONS = {CUDA: {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}}
 """Full fp32, as on the CPU; no new search for the best convolution with every batch size."""
 _SHORT = {"DmlExecutionProvider": "directml"}
-_REMOTE = "AzureExecutionProvider"
+_NOT_OURS = ("AzureExecutionProvider", "OpenVINOExecutionProvider")
+"""One runs elsewhere; instead of the other, ``openvino.py`` runs OpenVINO itself."""
 _WARNING, _FATAL = 2, 4
 _CRASHES = ("FuseFp16InitializerToFp32NodeTransformer",)
 """Optimisations of onnxruntime 1.31 that end the process on some graphs in float16, such as CLIP's text tower."""
@@ -58,28 +62,25 @@ def open_session(path: Path, device: Device, threads: int | None = None, spin: b
     return _session(path, [_CPU], threads, spin)
 
 
-def open_encoder(path: Path, device: Device, threads: int | None = None, spin: bool = True) -> Any:
-    """Open the session of an encoder: a graph with one input, for one item or any number at once, and one output.
+class OnnxSession:
+    """A session of onnxruntime as an ``engines.Session``."""
 
-    Args:
-        path: See ``open_session``.
-        device: See ``open_session``.
-        threads: See ``open_session``.
-        spin: See ``open_session``.
+    def __init__(self, session: Any) -> None:
+        import onnxruntime
 
-    Raises:
-        DeviceError: See ``open_session``.
-        BundleError: See ``open_session``; or the graph takes or gives something else.
-    """
-    session = open_session(path, device, threads, spin)
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1:
-        names = ", ".join(port.name for port in (*inputs, *outputs))
-        raise BundleError(f"{path}: expected a graph with one input and one output, got {names}; export it again")
-    shapes = [port.shape for port in (*inputs, *outputs)]
-    if any(not shape or (isinstance(shape[0], int) and shape[0] != 1) for shape in shapes):
-        raise BundleError(f"{path}: expected a first axis of 1 or of any size, got shapes {shapes}; export it again")
-    return session
+        self._session, self._options = session, onnxruntime.RunOptions()
+        self.provider = provider(session)
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        self.ports = [(port.name, port.shape) for port in inputs], [(port.name, port.shape) for port in outputs]
+
+    def run(self, name: str, batch: npt.NDArray[Any]) -> Floats:
+        """Return the first output, as ``engines.Session`` says."""
+        rows: Floats = self._session.run(None, {name: batch}, self._options)[0]
+        return rows
+
+    def stop(self) -> None:
+        """Make the current runs and all later ones fail; a run ends between two operators."""
+        self._options.terminate = True
 
 
 def provider_of(device: Device) -> str:
@@ -93,19 +94,19 @@ def provider_of(device: Device) -> str:
     names: dict[str, str] = {
         _SHORT.get(name, name.removesuffix("ExecutionProvider").lower()): name
         for name in onnxruntime.get_available_providers()
-        if name != _REMOTE
+        if name not in _NOT_OURS
     }
     if device not in names:
         raise DeviceError(
-            f"device {device!r:.80}: expected auto, or one that onnxruntime {onnxruntime.__version__} has here: "
-            f"{', '.join(sorted(names))}; other builds of onnxruntime have others"
+            f"device {device!r:.80}: expected auto, openvino, or one that onnxruntime {onnxruntime.__version__} has "
+            f"here: {', '.join(sorted(names))}; other builds of onnxruntime have others"
         )
     return names[device]
 
 
 def is_accelerator(device: Device) -> bool:
     """Return whether encoders may run elsewhere than on the CPU, so that one process should have them."""
-    return device not in MAIN_DEVICES or expects_cuda(device)
+    return device not in (*MAIN_DEVICES, "openvino") or expects_cuda(device)
 
 
 def expects_cuda(device: Device) -> bool:

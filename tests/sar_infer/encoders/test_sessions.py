@@ -111,7 +111,7 @@ def test_memory_that_was_freed_goes_back_to_the_system() -> None:
 
 def test_a_provider_that_onnxruntime_does_not_have_names_those_that_it_has() -> None:
     with pytest.raises(
-        DeviceError, match=r"device 'coreml': expected auto, or one that onnxruntime .* has here: .*cpu"
+        DeviceError, match=r"device 'coreml': expected auto, openvino, or one that onnxruntime .* has here: .*cpu"
     ):
         Classifier(device="coreml")
 
@@ -126,10 +126,10 @@ def test_another_provider_has_to_pass_the_self_test(bundle_path: Path, monkeypat
         ports = {"get_inputs": inner.get_inputs, "get_outputs": inner.get_outputs}
         return SimpleNamespace(run=run, get_providers=lambda: [providers[0][0]], **ports)
 
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["OpenVINOExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CoreMLExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     scale = np.float32(1)
-    assert Classifier.open(bundle_path, device="openvino").start() == "OpenVINOExecutionProvider"
+    assert Classifier.open(bundle_path, device="coreml").start() == "CoreMLExecutionProvider"
     scale = np.float32(0.9999)
-    with pytest.raises(BundleError, match=r"expected at least 0\.99999\): device openvino computes it differently"):
-        Classifier.open(bundle_path, device="openvino")
+    with pytest.raises(BundleError, match=r"expected at least 0\.99999\): device coreml computes it differently"):
+        Classifier.open(bundle_path, device="coreml")
