@@ -359,6 +359,16 @@ class ClassBank:
         return {entry.name: entry.photos for entry in self.special.values() if entry.photos}
 
     @functools.cached_property
+    def photos_digest(self) -> str:
+        """Return SHA-256 (hex) over the classes with photos: their embeddings, and the digests of their photos."""
+        digest = hashlib.sha256()
+        for key, entry in self.special.items():
+            if entry.photos:
+                digest.update(f"{key} {entry.photos_only} {len(entry.photos)} ".encode())
+                digest.update(entry.embedding.tobytes() + b"".join(entry.photos.digests))
+        return digest.hexdigest()
+
+    @functools.cached_property
     def background(self) -> Flags | None:
         """Return flags (C,) of the classes that are never an answer; None if there are none."""
         positions = [self.positions[key] for key, entry in self.special.items() if entry.background]

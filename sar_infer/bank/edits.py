@@ -448,7 +448,8 @@ def fit(bank: ClassBank, arrays: Arrays, data: Mapping[str, Any] | None = None, 
     sets = [photos for photos in bank.photos.values() if len(photos.rows)]
     count = sum(len(photos.rows) for photos in sets)
     words = f"fitted the class model on {_count(count, 'photo')} of {_count(len(sets), 'class')}"
-    return _committed(bank, "fit", {MODEL: Record(data or {}, dict(arrays))}, words, by)
+    data = {**(data or {}), "photos": bank.photos_digest}
+    return _committed(bank, "fit", {MODEL: Record(data, dict(arrays))}, words, by)
 
 
 def learn(bank: ClassBank, learned: Learned, *, by: str = "") -> ClassBank:

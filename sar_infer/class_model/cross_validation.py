@@ -189,19 +189,32 @@ def _left_out(
     return np.array([[0.0, _probability(upper_limit(np.array(odds)))]]), 1.0
 
 
-def reworded(model: ClassModel, rows: npt.NDArray[Any], labels: Labels, texts: npt.NDArray[Any]) -> ClassModel:
-    """Return a class model with the weights of another, for the same classes and other text rows.
+def reworded(
+    model: ClassModel,
+    rows: npt.NDArray[Any],
+    labels: Labels,
+    texts: npt.NDArray[Any],
+    *,
+    named: Flags | None = None,
+    rivals: Rivals | None = None,
+) -> ClassModel:
+    """Return the closed forms of some photos and text rows, with the weights of another model and what it measured.
 
     Args:
-        model: The other.
-        rows: (N, D) unit features.
+        model: The other, such as that of the same classes with other text rows, or with fewer photos.
+        rows: (N, D) unit features, at least one of each class.
         labels: (N,) 0 to C - 1.
         texts: (C, D) unit text rows.
+        named: (C,) False for classes whose text row means nothing; None for none.
+        rivals: As of `fit`.
     """
-    closed = gaussian(rows.astype(np.float64), labels, texts.astype(np.float64), np.ones(len(texts), np.bool_))
-    names = ("weights", "share", "length", "axes", "unknown", "sets", "expected")
+    rows, texts = rows.astype(np.float64), texts.astype(np.float64)
+    flags = np.ones(len(texts), np.bool_) if named is None else named
+    closed = gaussian(rows, labels, texts, flags, rivals=rivals)
+    names = ("weights", "unknown", "sets", "expected")
     measured = {name: getattr(model, name) for name in names}
-    return dataclasses.replace(_model(closed, model.scale, model.rivals), **measured)
+    fresh = dataclasses.replace(_model(closed, model.scale, model.rivals), **measured)
+    return _far(fresh, model.share, folds.usual_distance(closed, rows, labels, rows.shape[1]))
 
 
 def _model(closed: Gaussian, scale: float, rivals_of_each: float) -> ClassModel:

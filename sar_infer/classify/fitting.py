@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from sar_infer._arrays import Floats, Indices, product_chunks
 from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bank.edits import listed
-from sar_infer.class_model.cross_validation import Fitted, fit
+from sar_infer.bank.photos import MOST_ROWS
+from sar_infer.class_model.cross_validation import Fitted, fit, reworded
 from sar_infer.class_model.folds import MIN_CLASSES
-from sar_infer.class_model.model import Rivals
+from sar_infer.class_model.model import ClassModel, Doubles, Flags, Rivals
 from sar_infer.class_model.trained import TrainedClasses
 from sar_infer.errors import InputError
 from sar_infer.measures import wilson
@@ -22,6 +24,8 @@ LEAST_CLASSES, LEAST_PHOTOS = 2, 2
 _MOST_NAMED = 4096
 """Rivals known only by name, at most."""
 _CELLS = 2**20
+_MOST_PHOTOS = 2048
+"""Photos of which the closed forms are made again for the next answer, at most."""
 _ALIKE = 4
 """Independent photos that those of a class count as in an interval, as in prediction sets: they are alike."""
 _WAYS = {0: "by name", 1: "by 1 photo", 2: "by 2 photos", 4: "by 4 photos"}
@@ -125,25 +129,67 @@ def fit_bank(bank: ClassBank, base: ClassBank, trained: TrainedClasses | None, s
             f"a class model needs {LEAST_CLASSES} classes with photos whose embeddings are stored, got {len(sets)}; "
             "add photos with sar-bank add FILE --photos FOLDER"
         )
-    features = np.concatenate([one.rows for one in sets.values()])
+    rows, labels, texts, named = _labelled(bank, sets)
+    pooled = _pooled(bank, base, trained, {*sets})
+    others = _nearest(bank, texts, {*sets, *pooled.positions.tolist()})
+    rivals = Rivals(
+        bank.embeddings[np.concatenate([pooled.positions, others])].astype(np.float64),
+        np.concatenate([pooled.means, np.zeros((len(others), bank.dim))]),
+        np.concatenate([pooled.counts, np.zeros(len(others))]).astype(np.float64),
+        None if trained is None or not len(pooled.positions) else trained.model,
+    )
+    fitted = fit(rows, labels, texts, scale, named=named, rivals=rivals if len(rivals.counts) else None)
+    return BankFitting(fitted, len(sets), len(labels), len(pooled.positions))
+
+
+def model_of_photos(bank: ClassBank, model: ClassModel, base: ClassBank, trained: TrainedClasses | None) -> ClassModel:
+    """Return a bank's class model with the closed forms of the photos that it has now.
+
+    Means, covariance and what follows from them are of the photos as they are, the weights and thresholds those that
+    folds found. If the embedding of a photo is only in a sum from the beginning, as in a bundle, or there are more than
+    2,048 photos, of which a few change little, the model stays.
+
+    Args:
+        bank: The bank.
+        model: Its model, as it was fitted.
+        base: The bundle's bank.
+        trained: The bundle's class model.
+    """
+    photos = {bank.lookup.find(name): one for name, one in bank.photos.items() if len(one)}
+    stored = all(len(one.recent) == min(len(one), MOST_ROWS) for one in photos.values())
+    if not stored or len(photos) < LEAST_CLASSES or sum(len(one.recent) for one in photos.values()) > _MOST_PHOTOS:
+        return model
+    rows, labels, texts, named = _labelled(bank, photos)
+    pooled = _pooled(bank, base, trained, {*photos})
+    rivals = None
+    if trained is not None and len(pooled.positions):
+        others = bank.embeddings[pooled.positions].astype(np.float64)
+        rivals = Rivals(others, pooled.means, pooled.counts, trained.model)
+    return reworded(model, rows, labels, texts, named=named, rivals=rivals)
+
+
+def _labelled(bank: ClassBank, sets: Mapping[int, PhotoSet]) -> tuple[Floats, Indices, Floats, Flags]:
+    """Return features (N, D) and labels (N,) of photos by position, and text rows (C, D) and flags (C,) of names."""
     labels = np.repeat(np.arange(len(sets)), [len(one.rows) for one in sets.values()])
     named = np.array([not one.photos_only for one in sets.values()])
-    texts, used = bank.rows(sets), {*sets}
-    pooled, means, counts = np.zeros(0, np.intp), np.zeros((0, bank.dim)), np.zeros(0, np.int64)
-    if trained is not None:
-        positions, numbers = trained.positions_in(base, bank)
-        left = np.array([position not in used for position in positions.tolist()], np.bool_)
-        pooled, means = positions[left], trained.means[numbers[left]].astype(np.float64)
-        counts = trained.counts[numbers[left]].astype(np.float64)
-    others = _nearest(bank, texts, used | {*pooled.tolist()})
-    rivals = Rivals(
-        bank.embeddings[np.concatenate([pooled, others])].astype(np.float64),
-        np.concatenate([means, np.zeros((len(others), bank.dim))]),
-        np.concatenate([counts, np.zeros(len(others))]).astype(np.float64),
-        None if trained is None or not len(pooled) else trained.model,
-    )
-    fitted = fit(features, labels, texts, scale, named=named, rivals=rivals if len(rivals.counts) else None)
-    return BankFitting(fitted, len(sets), len(labels), len(pooled))
+    return np.concatenate([one.rows for one in sets.values()]), labels, bank.rows(sets), named
+
+
+class _Pooled(NamedTuple):
+    """Trained classes of a bundle without photos in the bank: positions, mean features (R, D) and photo counts (R,)."""
+
+    positions: Indices
+    means: Doubles
+    counts: Doubles
+
+
+def _pooled(bank: ClassBank, base: ClassBank, trained: TrainedClasses | None, used: set[int]) -> _Pooled:
+    if trained is None:
+        return _Pooled(np.zeros(0, np.intp), np.zeros((0, bank.dim)), np.zeros(0))
+    positions, numbers = trained.positions_in(base, bank)
+    left = np.array([position not in used for position in positions.tolist()], np.bool_)
+    chosen = numbers[left]
+    return _Pooled(positions[left], trained.means[chosen].astype(np.float64), trained.counts[chosen].astype(np.float64))
 
 
 def _nearest(bank: ClassBank, texts: Floats, used: set[int]) -> Indices:

@@ -125,8 +125,8 @@ def fit(arguments: BankArguments) -> None:
     """Fit the class model to the photos of BANK_FILE.
 
     Takes seconds, without PyTorch. Two classes need photos. If four classes have two photos each, cross-validation over
-    classes estimates the accuracy, which is printed. Photos that are added later only move their own class. Fit again
-    after you have added many.
+    classes estimates the accuracy, which is printed. Photos that are added later count in the next answer. Fit again
+    after you have added many, for weights and thresholds.
     """
     from sar_infer.bank import edits
     from sar_infer.classify.fitting import content as fit_content
