@@ -48,7 +48,7 @@ class ZeroShotRequest(BaseModel):
 
 @router.post(
     "/v1/zero-shot-image-classification",
-    responses={200: answer("ZeroShotElement[]"), **problems(401, 422, 503, model="ErrorAnswer")},
+    responses={200: answer("ZeroShotElement[]"), **problems(401, 404, 422, 503, model="ErrorAnswer")},
     openapi_extra=request_body(ZeroShotRequest),
 )
 async def zero_shot(request: Request, service: Serving, bank: Bank = None) -> Response:

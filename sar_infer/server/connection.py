@@ -67,6 +67,7 @@ class Connection(HttpToolsProtocol):
         self._body_left = 0
         self._running: RequestResponseCycle | None = None
         self._unparsed = b""
+        self._malformed = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for the first request; if there are too many connections, one makes way, perhaps this one."""
@@ -91,9 +92,9 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, piece by piece; the rest is kept while a request waits for the one before it."""
-        data, parsed = self._unparsed + data, 0
+        data, parsed = b"" if self._malformed else self._unparsed + data, 0
         view = memoryview(data)
-        while parsed < len(data) and not self.pipeline and not self.transport.is_closing():
+        while parsed < len(data) and not (self.pipeline or self._malformed or self.transport.is_closing()):
             piece = view[parsed : parsed + max(_PIECE, self._body_left)]
             parsed += len(piece)
             self._header_bytes += len(piece)  # ``on_body`` takes off what was none
@@ -114,8 +115,20 @@ class Connection(HttpToolsProtocol):
         if not self.pipeline and not self.transport.is_closing():
             self.idle[self] = None
         super().on_response_complete()
-        if self._unparsed:
+        if self._malformed and self._running is not None and self._running.response_complete:
+            self.send_400_response(self._malformed)
+        elif self._unparsed:
             self.data_received(b"")
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request, after the requests before it; a body that breaks off is of the request itself."""
+        if self.pipeline and self.cycle.more_body:
+            self.pipeline.popleft()  # the latest
+        elif self._running is None or self._running.response_complete or self.cycle.more_body:
+            if not self.transport.is_closing():
+                super().send_400_response(msg)
+            return
+        self._malformed = msg
 
     def on_message_begin(self) -> None:
         """Reset the count of header bytes."""

@@ -56,6 +56,7 @@ _CODES = {
 """The code of each error, of a kind before those that it belongs to."""
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 """The header ``traceparent`` (W3C Trace Context), whose first group is the id of the trace."""
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:[0-9]*)?")
 LINGER_SECONDS = 2.0
 _log = logging.getLogger("sar_infer.server")
 _access = logging.getLogger("sar_infer.access")
@@ -154,11 +155,15 @@ class _Call:
     def check(self) -> None:
         """Refuse what can be refused before the body is read."""
         path, service, headers, door = self._scope["path"], self._service, self._headers, self._door
+        host = _host(headers)
         if path not in _OPEN and not path.startswith(_OPEN_BELOW) and not (door and door.open_paths.match(path)):
             if service.settings.key is None:
-                _check_host(headers.get("host", ""), service.settings.hosts)
+                _check_host(host, service.settings.hosts)
             else:
                 _check_key(headers, service.settings.key, "Authorization" if door is None else door.key_header)
+        coding = ", ".join(headers.getlist("transfer-encoding")).strip()
+        if coding.lower() not in ("", "chunked"):
+            raise Problem("not-implemented", f"Transfer-Encoding: expected chunked, got {coding!r:.40}")
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if not self._arrived and encoding not in ("identity", ""):
             raise Problem("unsupported-media-type", f"expected a body that is not compressed, got {encoding!r:.40}")
@@ -282,6 +287,18 @@ class _Call:
         text = "".join(f" {key}={value}" for key, value in more.items())
         line = "{method} {path} {status} {milliseconds:.1f} ms {request_id} {client}"
         _access.info("%s%s", line.format(**fields, milliseconds=seconds * 1000), text, extra={"fields": fields | more})
+
+
+def _host(headers: Headers) -> str:
+    """Return the one header Host (RFC 9112, 3.2), or nothing: names and ports only, as proxies read others differently.
+
+    Raises:
+        Problem: ``bad-request``.
+    """
+    hosts = headers.getlist("host")
+    if len(hosts) > 1 or not _HOST.fullmatch(host := "".join(hosts)):
+        raise Problem("bad-request", f"expected one header Host, NAME or NAME:PORT, got {', '.join(hosts)!r:.80}")
+    return host
 
 
 def _check_host(host: str, names: tuple[str, ...]) -> None:

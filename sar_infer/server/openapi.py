@@ -21,7 +21,7 @@ from sar_infer.server.problems import CODES
 BINARY = {"type": "string", "format": "binary"}
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 _REFERENCE = "#/components/schemas/{model}"
-_FROM_FRONT = (400, 408, 413, 415, 429, 500, 504)
+_FROM_FRONT = (400, 408, 413, 415, 429, 500, 501, 504)
 """Errors of any route."""
 _answers: dict[str, Any] = {}
 _requests: dict[str, type[BaseModel]] = {}

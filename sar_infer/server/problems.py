@@ -35,6 +35,7 @@ CODES = {
     "bad-bundle": (422, "The bundle is refused"),
     "overloaded": (429, "Too busy"),
     "internal": (500, "Internal error"),
+    "not-implemented": (501, "Not implemented"),
     "unavailable": (503, "No worker is there"),
     "bank-unusable": (503, "The bank cannot be used"),
     "draining": (503, "Shutting down"),

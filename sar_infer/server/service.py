@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from sar_infer.bank import ClassBank
 from sar_infer.errors import SarInferError
 from sar_infer.server.metrics import Metrics
-from sar_infer.server.model.banks import Edit, Shared, in_thread
+from sar_infer.server.model.banks import Edit, Shared, in_thread, waiting_changes
 from sar_infer.server.model.engine import Engine
 from sar_infer.server.model.sizing import bodies_limit, memory_limit
 from sar_infer.server.problems import CODES, Problem, Quota
@@ -22,7 +22,6 @@ from sar_infer.server.settings import Settings
 _SELF_TEST_EVERY = 2.0
 _SELF_TEST_SECONDS = 10.0
 _LARGE = 2**16
-_MOST_CHANGES = 64
 _LOOK_EVERY = 1.0
 """Seconds between two looks at the engine and the bank file."""
 T = TypeVar("T")
@@ -47,7 +46,7 @@ class Service:
     Attributes:
         engine: The engine that answers; a request takes it through ``lease``.
         images: Images inside: being decoded, waiting or running.
-        changes: Changes of the bank that wait for their turn.
+        changes: Changes of the bank of ``--bank`` that wait for their turn, and others for a reload.
         body_bytes: Bytes of request bodies that are in memory; ``front`` counts them.
         most_body_bytes: Above this no more is read.
         writing: Held while the bank or the bundle is replaced.
@@ -63,7 +62,7 @@ class Service:
         self.metrics = metrics = Metrics((*CODES, "cancelled"))
         self.engine = Engine(settings, metrics, meanwhile)
         self.images = Quota(settings.limits.queue, "too many images are waiting")
-        self.changes = Quota(_MOST_CHANGES, "too many changes are waiting")
+        self.changes = waiting_changes()
         self.body_bytes, self.most_body_bytes = 0, bodies_limit(settings.limits.body_bytes, memory_limit())
         metrics.inside.set_function(lambda: self.images.held)
         metrics.bank_usable.set_function(lambda: self.engine.banks.main.fault is None)

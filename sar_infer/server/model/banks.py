@@ -32,7 +32,7 @@ from sar_infer.classify.class_set import ClassSet
 from sar_infer.errors import BankError, SarInferError, WriteError
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model.sizing import banks_limit, memory_limit
-from sar_infer.server.problems import Problem, public
+from sar_infer.server.problems import Problem, Quota, public
 from sar_infer.server.settings import Settings
 
 NAME = r"^[A-Za-z0-9._-]{1,64}$"
@@ -47,6 +47,7 @@ _RETRY_SECONDS = 10.0
 """Time between two attempts to open a file that cannot be used."""
 _NAME_BYTES = 100
 """Bytes of a class name in memory, with its places in tuples."""
+_MOST_CHANGES = 64
 _THREADS = ThreadPoolExecutor(128, "background")
 """Threads that stay: one for each look at a file took 0.1 ms of each request. A disk that hangs holds one a bank."""
 T = TypeVar("T")
@@ -103,7 +104,7 @@ class Banks:
         self._open: OrderedDict[str, OpenBank] = OrderedDict()
         self._size = 0
         self._looks: WeakValueDictionary[str | None, Shared[OpenBank]] = WeakValueDictionary()
-        self._locks: WeakValueDictionary[str | None, asyncio.Lock] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[str | None, _Turn] = WeakValueDictionary()
         manifest = self._bundle.manifest
         self._plain = ClassModel.unfitted(manifest.embed_dim, manifest.logit_scale)
         if (path := self._path) is not None:
@@ -182,8 +183,10 @@ class Banks:
                 was changed.
         """
         self._check(name)
-        async with self._locks.setdefault(name, asyncio.Lock()):
-            return await in_thread(lambda: self._changed(name, edit))
+        turn = self._turns.setdefault(name, _Turn())
+        with turn.changes.hold(1):
+            async with turn.lock:
+                return await in_thread(lambda: self._changed(name, edit))
 
     def _changed(self, name: str | None, edit: Edit[T]) -> tuple[ClassBank, T]:
         file = self._bank_file(name)
@@ -299,6 +302,18 @@ class Banks:
             return BankFile(path, self._bundle)
         except SarInferError as error:
             raise Problem("bank-unusable", str(error).replace(str(path), f"bank {name}")) from None
+
+
+class _Turn:
+    """The changes of a bank, one at a time; so many wait at most, so that one bank does not hold up others."""
+
+    def __init__(self) -> None:
+        self.lock, self.changes = asyncio.Lock(), waiting_changes()
+
+
+def waiting_changes() -> Quota:
+    """Return the count of changes of one bank that may wait for their turn."""
+    return Quota(_MOST_CHANGES, "too many changes are waiting")
 
 
 class Shared(Generic[T]):

@@ -98,11 +98,11 @@ class Rollback(BaseModel):
 
 
 _FORM = form(phrases={"type": "array", "items": {"type": "string"}}, photos_only={"type": "boolean"})
-_READ = problems(401, 422)
+_READ, _READ_BANK = problems(401, 422), problems(401, 404, 422)
 _PUT_PROBLEMS = (403, 404, 409, 412, 422, 503, 507)
 
 
-@router.get("/v1/classes", responses={200: answer("ClassList"), 304: {"description": "Not changed."}, **_READ})
+@router.get("/v1/classes", responses={200: answer("ClassList"), 304: {"description": "Not changed."}, **_READ_BANK})
 async def list_classes(
     service: Reading,
     bank: Bank = None,
@@ -244,7 +244,7 @@ async def list_banks(
     return JSONResponse({"banks": names[offset : offset + limit], "count": len(names)})
 
 
-@router.get("/v1/bank/history", responses={200: answer("History"), **_READ})
+@router.get("/v1/bank/history", responses={200: answer("History"), **_READ_BANK})
 async def history(
     service: Reading,
     bank: Bank = None,
@@ -259,7 +259,7 @@ async def history(
 
 @router.post(
     "/v1/bank/rollback",
-    responses={200: answer("RolledBack"), **problems(401, 403, 409, 412, 422, 507)},
+    responses={200: answer("RolledBack"), **problems(401, 403, 404, 409, 412, 422, 507)},
     openapi_extra=request_body(Rollback),
 )
 async def roll_back(request: Request, service: Writable, bank: Bank = None, if_match: IfMatch = None) -> Response:

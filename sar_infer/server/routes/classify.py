@@ -103,7 +103,7 @@ _FORM = form(**ClassifyOptions.model_json_schema()["properties"])
 
 @router.post(
     PATH,
-    responses={200: answer("ClassifyAnswer"), **problems(401, 422, 503)},
+    responses={200: answer("ClassifyAnswer"), **problems(401, 404, 422, 503)},
     openapi_extra=request_body(ClassifyRequest, _FORM, binary=IMAGE_TYPES),
 )
 async def classify(request: Request, service: Serving, query: Annotated[ClassifyQuery, Query()]) -> Response:

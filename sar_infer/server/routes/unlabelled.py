@@ -65,7 +65,7 @@ class SuggestRequest(Unlabelled):
 
 @router.post(
     "/v1/learn",
-    responses={200: answer("LearnAnswer"), **problems(401, 403, 409, 412, 422, 503, 507)},
+    responses={200: answer("LearnAnswer"), **problems(401, 403, 404, 409, 412, 422, 503, 507)},
     openapi_extra=request_body(LearnRequest),
 )
 async def learn(request: Request, service: Writable, bank: Bank = None, if_match: IfMatch = None) -> Response:
@@ -106,7 +106,7 @@ async def learn(request: Request, service: Writable, bank: Bank = None, if_match
 
 @router.post(
     "/v1/suggest",
-    responses={200: answer("SuggestAnswer"), **problems(401, 403, 422, 503)},
+    responses={200: answer("SuggestAnswer"), **problems(401, 403, 404, 422, 503)},
     openapi_extra=request_body(SuggestRequest, form()),
 )
 async def suggest(request: Request, service: Keyed, bank: Bank = None) -> Response:

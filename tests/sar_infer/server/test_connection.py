@@ -105,3 +105,17 @@ def test_bodies_and_requests_of_any_size_follow_one_another(port: int, piece: in
         sending.start()
         assert list(bodies(client, len(sizes))) == [b"/%d %d\n" % numbered for numbered in enumerate(sizes)]
         sending.join(60)
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    "broken", [b"BAD\x00\r\n\r\n", b"POST /9 HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"]
+)
+def test_requests_before_a_malformed_one_keep_their_answers(port: int, broken: bytes, together: bool) -> None:
+    sent = [REQUEST % 0, REQUEST % 1, broken + REQUEST % 2]
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        for data in [b"".join(sent)] if together else sent:
+            client.sendall(data)
+        answers = client.makefile("rb").read().split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"200", b"200", b"400"]
+    assert [answer.split()[-2:] for answer in answers[:2]] == [[b"/0", b"0"], [b"/1", b"0"]]

@@ -25,6 +25,7 @@ from sar_infer.cli.bank import main as sar_bank
 from sar_infer.cli.classify import main as sar_classify
 from sar_infer.server.metrics import Metrics
 from sar_infer.server.model import banks
+from sar_infer.server.routes import classes as routes
 from sar_infer.server.settings import Settings
 
 CLOTHES = Path(__file__).parents[3] / "examples" / "clothes"
@@ -274,6 +275,25 @@ def test_a_disk_that_hangs_holds_up_its_own_bank_alone(
     monkeypatch.undo()
     assert known(server, "slow") == known(server, "zoo")
     (folder / "slow.safetensors").unlink()
+
+
+def test_so_many_changes_of_a_bank_wait_and_others_do_not(
+    server: Local, spare: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, remove = threading.Event(), routes.remove
+    monkeypatch.setattr(banks, "_MOST_CHANGES", 2)
+    monkeypatch.setattr(routes, "remove", lambda *args, **more: go.wait(30) and remove(*args, **more))
+
+    def change(method: str, name: str, bank: str) -> int:
+        url = f"{server.url}/v1/classes/{name}"
+        return httpx2.request(method, url, params={"bank": bank}, headers=KEY, timeout=60).status_code
+
+    with ThreadPoolExecutor(6) as pool:
+        waiting = [pool.submit(change, "DELETE", "spare class", spare) for _ in range(6)]
+        wait_for(lambda: sum(one.done() for one in waiting) == 4)
+        assert change("PUT", "lion", "zoo") == 200
+        go.set()
+        assert sorted(one.result() for one in waiting) == [204, 404, 429, 429, 429, 429]
 
 
 def test_a_reload_of_another_encoder_while_a_bank_changes_mixes_nothing(

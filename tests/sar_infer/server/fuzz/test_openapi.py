@@ -61,6 +61,8 @@ def test_answers_are_as_documented(keyed_server: Server) -> None:
 def test_errors_before_a_route_is_reached_are_documented_everywhere(keyed_server: Server) -> None:
     for operation in operations(keyed_server):
         documented = set(operation.definition.raw["responses"])
-        assert {"400", "408", "413", "415", "429", "500", "504"} <= documented, operation.label
+        assert {"400", "408", "413", "415", "429", "500", "501", "504"} <= documented, operation.label
         if operation.path.startswith("/v1"):
             assert "401" in documented, operation.label
+        if any(parameter["name"] == "bank" for parameter in operation.definition.raw.get("parameters", ())):
+            assert "404" in documented, operation.label
