@@ -902,12 +902,23 @@ class Classifier(Embedder, metaclass=_Guessed):
         photos_only = self.bundle.manifest.tokenizer is None
         return PhotoSet.of([digest for _, digest, _ in embedded], rows, photos_only=photos_only)
 
-    def each_photo(self, images: Iterable[ImageSource], batch_size: int = 16) -> Iterator[tuple[str, bytes, Floats]]:
-        """Yield name, digest of the pixels and unit row (D,) of each image; as ``embed_photos``, which says more."""
+    def each_photo(
+        self,
+        images: Iterable[ImageSource],
+        batch_size: int = 16,
+        skipped: Callable[[str, ImageError], object] | None = None,
+    ) -> Iterator[tuple[str, bytes, Floats]]:
+        """Yield name, digest of the pixels and unit row (D,) of each image; as ``embed_photos``, which says more.
+
+        With ``skipped``, it is called with name and error of each image that cannot be read, which is left out.
+        """
         for name, digest, row in self._each_photo(images, batch_size):
-            if isinstance(row, ImageError):
+            if not isinstance(row, ImageError):
+                yield name, digest, row
+            elif skipped is None:
                 raise ImageError(f"{name}: {row}", row.kind)
-            yield name, digest, row
+            else:
+                skipped(name, row)
 
     def evaluate(
         self,
