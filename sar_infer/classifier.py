@@ -102,7 +102,7 @@ class Classifier(Embedder, metaclass=_Guessed):
         spin: See ``sessions.open_session``.
         cache: Keeps embeddings of further names; by default there is one for the whole process.
         precision: ``fp32``, or smaller graphs that the bundle has: ``fp16``, ``int8``, or ``auto`` for those that suit
-            the device.
+            the device; or ``bf16`` with ``openvino``, if the shipped photos get what they get in float32.
 
     Attributes:
         choice: The graphs that run.
@@ -1010,7 +1010,11 @@ class Classifier(Embedder, metaclass=_Guessed):
         if batch_size < 1:
             raise InputError(f"expected batch_size of 1 or more, got {batch_size}")
         manifest = self.bundle.manifest
-        by = f"{manifest.files[self.choice.image].sha256} {manifest.preprocess}" + "/several" * several
+        by = (
+            f"{manifest.files[self.choice.image].sha256} {manifest.preprocess}"
+            + "/several" * several
+            + "/bf16" * (self.choice.precision == "bf16")
+        )
         together = images_together(batch_size, several=several)
         ahead: deque[tuple[str, str, tuple[bytes, Floats] | None]] = deque()
 

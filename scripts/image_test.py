@@ -52,7 +52,7 @@ from support import towers
 from sar_infer import Classifier
 from sar_infer.bundle.bundle import default_bundle
 from sar_train.cli.importing import main
-from sar_train.export.importing.bundle import shipped_photos
+from sar_infer.encoders.gate import shipped_photos
 names, folder = [*shipped_photos()], pathlib.Path(sys.argv[1])
 towers.shipped_image_tower(folder / 'onnx/vision_model.onnx')
 towers.write_json(folder / 'preprocessor_config.json', towers.CLIP_PROCESSOR)

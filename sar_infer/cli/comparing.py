@@ -38,7 +38,7 @@ _ONE_BY_ONE, _BATCH, _TIMED = 9, 16, 48
 @option(
     "--precision",
     multiple=True,
-    type=click.Choice(["fp32", "fp16", "int8", "auto"]),
+    type=click.Choice(["fp32", "fp16", "int8", "bf16", "auto"]),
     default=("fp32",),
     help="Precision of the image encoders. Repeatable: each bundle in each that it has.",
 )

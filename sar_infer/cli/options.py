@@ -84,9 +84,10 @@ model_options = together(
     ),
     option(
         "--precision",
-        type=click.Choice(["fp32", "fp16", "int8", "auto"]),
+        type=click.Choice(["fp32", "fp16", "int8", "bf16", "auto"]),
         default="fp32",
-        help="Precision of the encoder. auto: int8 on a CPU, fp16 on a GPU, if the bundle has it.",
+        help="Precision of the encoder. auto: int8 on a CPU, fp16 on a GPU, if the bundle has it. bf16: with "
+        "--device openvino.",
     ),
 )
 """The bundle, and how it runs."""

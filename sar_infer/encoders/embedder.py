@@ -12,6 +12,7 @@ from sar_infer.bundle.bundle import Bundle
 from sar_infer.bundle.manifest import NAME_ENCODER
 from sar_infer.encoders.cache import EmbeddingCache
 from sar_infer.encoders.encoders import ImageEncoder, NameEncoder, batch_of, unit_rows
+from sar_infer.encoders.gate import check_bfloat16
 from sar_infer.encoders.precision import Choice, PrecisionChoice, choose
 from sar_infer.encoders.self_test import SelfTest
 from sar_infer.encoders.sessions import CUDA, MAIN_DEVICES, Device, expects_cuda
@@ -40,7 +41,7 @@ class Embedder:
         self_test: Checks that the image encoder computes what it did at export.
 
     Raises:
-        InputError: the bundle has nothing in this precision.
+        InputError: the bundle has nothing in this precision, or does not pass the gate of ``bf16``.
         DeviceError: ``cuda`` is not available to ``auto`` precision.
     """
 
@@ -58,6 +59,8 @@ class Embedder:
         self._cache = cache
         manifest = bundle.manifest
         self._use(choose(manifest, precision, device), device, threads, spin)
+        if precision == "bf16":
+            check_bfloat16(bundle, threads)
         if precision == "auto" and manifest.precisions and expects_cuda(device) and self._images.open() != CUDA:
             self._use(choose(manifest, precision, "cpu"), "cpu", threads, spin)  # the GPU cannot be used after all
 
@@ -171,7 +174,9 @@ class Embedder:
     def _use(self, choice: Choice, device: Device, threads: int | None, spin: bool) -> None:
         path, manifest = self.bundle.path, self.bundle.manifest
         self.choice = choice
-        self._images = ImageEncoder(path / choice.image, manifest.embed_dim, device, threads, spin)
+        self._images = ImageEncoder(
+            path / choice.image, manifest.embed_dim, device, threads, spin, precision=choice.precision
+        )
         self._names = None
         if manifest.tokenizer is not None:
             file, spec = path / NAME_ENCODER, manifest.tokenizer

@@ -38,6 +38,7 @@ class Encoder:
         threads: See ``engines.open_encoder``.
         spin: See ``sessions.open_session``.
         sha256: Digest that the file must have when it is opened; None if it has just been checked.
+        precision: See ``openvino.open_session``.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Encoder:
     threads: int | None = None
     spin: bool = True
     sha256: str | None = None
+    precision: str = "fp32"
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _session: Session | None = field(default=None, init=False)
     _stopped: bool = field(default=False, init=False)
@@ -99,7 +101,7 @@ class Encoder:
         with self._lock:
             if self._session is None:
                 self._check_digest()
-                self._session = open_encoder(self.path, self.device, self.threads, self.spin)
+                self._session = open_encoder(self.path, self.device, self.threads, self.spin, self.precision)
             if self._stopped:
                 self._session.stop()
             return self._session

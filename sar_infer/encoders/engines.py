@@ -45,7 +45,9 @@ def check_device(device: Device) -> None:
         sessions.provider_of(device)
 
 
-def open_encoder(path: Path, device: Device, threads: int | None = None, spin: bool = True) -> Session:
+def open_encoder(
+    path: Path, device: Device, threads: int | None = None, spin: bool = True, precision: str = "fp32"
+) -> Session:
     """Open the session of an encoder: a graph with one input, for one item or any number at once, and one output.
 
     Args:
@@ -53,6 +55,7 @@ def open_encoder(path: Path, device: Device, threads: int | None = None, spin: b
         device: ``openvino``, or see ``sessions.open_session``.
         threads: Threads inside an operator; None: the cores that this process may use.
         spin: See ``sessions.open_session``.
+        precision: See ``openvino.open_session``.
 
     Raises:
         DeviceError: The device is not available.
@@ -61,7 +64,7 @@ def open_encoder(path: Path, device: Device, threads: int | None = None, spin: b
     check_device(device)
     session: Session
     if device == OPENVINO:
-        session = openvino.open_session(path, threads)
+        session = openvino.open_session(path, threads, precision)
     else:
         session = sessions.OnnxSession(sessions.open_session(path, device, threads, spin))
     inputs, outputs = session.ports

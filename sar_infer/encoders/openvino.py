@@ -64,18 +64,19 @@ class OpenVinoSession:
                 request.cancel()
 
 
-def open_session(path: Path, threads: int | None = None) -> OpenVinoSession:
-    """Open a graph in float32 on the CPU.
+def open_session(path: Path, threads: int | None = None, precision: str = "fp32") -> OpenVinoSession:
+    """Open a graph on the CPU.
 
     Args:
         path: ONNX file.
         threads: Threads inside an operator; None: the cores that this process may use.
+        precision: ``bf16`` computes a float32 graph in bfloat16; anything else, in the graph's own precision.
 
     Raises:
         BundleError: OpenVINO does not accept the graph, or has not opened it within ``TRIAL_SECONDS``.
     """
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": str(threads or usable_cores()),
@@ -96,9 +97,7 @@ def _compiled(path: Path, settings: dict[str, str]) -> Any:
     from openvino.frontend import FrontEndManager
 
     core = openvino.Core()
-    key = [file_entry(path).sha256, openvino.__version__, core.get_property("CPU", "FULL_DEVICE_NAME")]
-    key += [core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), os.environ.get("DNNL_MAX_CPU_ISA"), settings]
-    file = _folder() / f"{_DIGEST(repr(key).encode()).hexdigest()}.blob"
+    file = cache_file(path, [settings], ".blob")
     with contextlib.suppress(OSError, RuntimeError):  # not stored yet, or of a library that was exchanged
         content = file.read_bytes()
         digest, blob = content[:32], content[32:]
@@ -111,8 +110,32 @@ def _compiled(path: Path, settings: dict[str, str]) -> Any:
     return model
 
 
+def cache_file(path: Path, more: Sequence[object], suffix: str) -> Path:
+    """Return the file of the cache for what is computed from a graph by this OpenVINO on this processor.
+
+    Args:
+        path: ONNX file.
+        more: What else it depends on.
+        suffix: Of the file.
+
+    Raises:
+        OSError: The graph cannot be read.
+    """
+    import openvino
+
+    core = openvino.Core()
+    key = [file_entry(path).sha256, openvino.__version__, core.get_property("CPU", "FULL_DEVICE_NAME")]
+    key += [core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), os.environ.get("DNNL_MAX_CPU_ISA"), *more]
+    return _folder() / (_DIGEST(repr(key).encode()).hexdigest() + suffix)
+
+
+def make_cache() -> None:
+    """Make the folder of the cache, for its owner alone."""
+    _folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def _store(file: Path, blob: bytes) -> None:
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_cache()
     write_atomically(file, [_DIGEST(blob).digest(), blob])
     files = sorted(file.parent.glob("*.blob"), key=lambda one: one.stat().st_mtime, reverse=True)
     for old in files[_STORED:]:

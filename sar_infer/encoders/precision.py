@@ -10,7 +10,7 @@ from sar_infer.encoders.processor import FAST_AT_INT8, X86, processor
 from sar_infer.encoders.sessions import MAIN_DEVICES, Device, expects_cuda
 from sar_infer.errors import InputError
 
-PrecisionChoice = Literal["fp32", "fp16", "int8", "auto"]
+PrecisionChoice = Literal["fp32", "fp16", "int8", "bf16", "auto"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Choice:
     """The image encoder that runs; names are always encoded in float32.
 
     Attributes:
-        precision: That of the manifest, or a key of ``Manifest.precisions``.
+        precision: That of the manifest, a key of ``Manifest.precisions``, or ``bf16``.
         image: File of the image encoder.
         variant: Figures of a smaller graph; None for the bundle's own.
     """
@@ -42,13 +42,18 @@ def choose(manifest: Manifest, choice: PrecisionChoice, device: Device) -> Choic
 
     ``auto`` is float16 on a GPU and INT8 on a CPU that has instructions for it, if the bundle has such an encoder (and
     INT8 was faster when it was made); otherwise, and on another provider, float32. A published tower that computes in
-    float16 has no other graph, so ``fp32`` is that tower too.
+    float16 has no other graph, so ``fp32`` is that tower too. ``bf16`` needs no other graph either: OpenVINO computes
+    the float32 one in bfloat16, see ``gate``.
 
     Raises:
-        InputError: There is no such precision, or the bundle does not have it.
+        InputError: There is no such precision, or the bundle or the device does not have it.
     """
     if choice not in get_args(PrecisionChoice):
         raise InputError(f"precision: expected {', '.join(get_args(PrecisionChoice))}, got {choice!r}")
+    if choice == "bf16":
+        if device != "openvino":
+            raise InputError("precision bf16: OpenVINO alone computes in it; add --device openvino")
+        return Choice(choice, IMAGE_ENCODER)
     variants = manifest.precisions
     if choice == "auto":
         int8 = variants.get("int8") if device in MAIN_DEVICES else None

@@ -23,6 +23,15 @@ _FLAGS = {
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
+def has_bfloat16() -> bool:
+    """Return whether an x86-64 processor multiplies bfloat16 by instructions of its own, as far as Linux says."""
+    try:
+        flags = _CPU_INFO.read_text("ascii", "replace")
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
 def processor() -> str | None:
     """Return one of the kinds above; None if the system, which is not Linux or an ARM Mac, does not say."""
     machine = platform.machine().lower()

@@ -60,7 +60,7 @@ def test_no_pickles_and_no_photos_but_those_of_the_examples(files: list[Path]) -
         assets / "ui.webp",
         assets / "one_file.webp",
         ROOT / "examples" / "clothes",
-        ROOT / "sar_train" / "export" / "importing" / "photos",  # CC0
+        ROOT / "sar_infer" / "encoders" / "photos",  # CC0
     )
     violations = [path for path in files if path.suffix.lower() in PICKLES | photos]
     assert [path for path in violations if not any(path.is_relative_to(folder) for folder in allowed)] == []

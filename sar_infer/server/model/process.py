@@ -149,7 +149,13 @@ class Computer:
 
 
 def begin(
-    graph: Path, manifest: Manifest, device: Device, sizes: Sizes, limits: Limits, trial_seconds: float
+    graph: Path,
+    manifest: Manifest,
+    device: Device,
+    precision: str,
+    sizes: Sizes,
+    limits: Limits,
+    trial_seconds: float,
 ) -> Computer:
     """Open the encoder in a new process, and return what computes there.
 
@@ -157,6 +163,7 @@ def begin(
         graph: The encoder's file. Its digest is checked when it is opened: the bundle may have been replaced by then.
         manifest: Of the bundle.
         device: Where to encode.
+        precision: That of ``Choice``.
         sizes: Threads, batches and memory.
         limits: What images are accepted. One that takes longer to decode than they allow ends the process.
         trial_seconds: The most seconds for encoding a batch of the self-test image at the start.
@@ -172,7 +179,7 @@ def begin(
     def opened(threads: int) -> ImageEncoder:
         """Open an encoder with a number of threads, and return the freed memory to the system."""
         sha256 = manifest.files[graph.name].sha256
-        encoder = ImageEncoder(graph, manifest.embed_dim, device, threads, spin=False, sha256=sha256)
+        encoder = ImageEncoder(graph, manifest.embed_dim, device, threads, False, sha256, precision)
         encoder.open()
         give_back_memory()
         return encoder

@@ -108,7 +108,7 @@ class Processes:
         bundle, choice, device = classifier.bundle, classifier.choice, settings.device
         self._graph, self._batch_seconds = bundle.path / choice.image, 2 * settings.limits.image_seconds + _ENCODING
         self._load = functools.partial(
-            begin, self._graph, bundle.manifest, device, sizes, settings.limits, TRIAL_SECONDS
+            begin, self._graph, bundle.manifest, device, choice.precision, sizes, settings.limits, TRIAL_SECONDS
         )
         self._check: Callable[[Floats], object] = lambda row: SelfTest(bundle, choice, device, lambda _: row).run()
         self._metrics = metrics

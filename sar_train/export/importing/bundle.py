@@ -15,6 +15,7 @@ from sar_infer._arrays import Floats
 from sar_infer.bundle.bundle import Bundle, bundle_name
 from sar_infer.bundle.manifest import IMAGE_ENCODER, NAME_ENCODER, Manifest, Quality
 from sar_infer.encoders.encoders import NameEncoder
+from sar_infer.encoders.gate import shipped_photos
 from sar_infer.encoders.parity import MIN_COSINE, Check
 from sar_infer.encoders.self_test import self_test_pixels
 from sar_infer.images.prefetch import decode_image
@@ -29,7 +30,6 @@ from sar_train.export.importing.tokens import NO_TOKEN, read_tokenizer, takes_ma
 from sar_train.export.sealing import SELF_TEST_SEED, complete, encoders, refuse, write_tokenizer
 from sar_train.training.versions import versions
 
-_PHOTOS = Path(__file__).with_name("photos")
 _LEAST_CORRECT = 5
 """Of 14 photos: chance alone gives four or more in 15 of 1,000 cases."""
 _LENGTHS = {"clip": 77, "siglip": 64, "siglip2": 64}
@@ -133,11 +133,6 @@ def import_bundle(
         maker=("sar-bundle import", command),
         versions=versions(("sar-clip", "numpy", "onnx", "tokenizers", "Pillow")),
     )
-
-
-def shipped_photos() -> dict[str, Path]:
-    """Return photos of distinct things by their names."""
-    return {path.stem: path for path in sorted(_PHOTOS.glob("*.jpg"))}
 
 
 def _write_text(bundle: Bundle, text: Published, names: list[str], *, hides_padding: bool, padded: bool) -> Floats:

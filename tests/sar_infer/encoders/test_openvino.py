@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import threading
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from support.bundles import DIM
 
 from sar_infer import Classifier
 from sar_infer.bundle.manifest import IMAGE_ENCODER
-from sar_infer.encoders import openvino
+from sar_infer.encoders import gate, openvino
 from sar_infer.encoders.encoders import ImageEncoder, unit_rows
 from sar_infer.encoders.engines import open_encoder
 from sar_infer.encoders.self_test import PARITY
 from sar_infer.encoders.sessions import is_accelerator
-from sar_infer.errors import BundleError, DeviceError
+from sar_infer.errors import BundleError, DeviceError, InputError
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs the extra openvino")
 
@@ -100,3 +101,25 @@ def test_bad_graphs_and_runs_that_are_stopped_end_with_one_line(
     encoder.stop()
     with pytest.raises(BundleError, match="stopped"):
         encoder.encode(pixels)
+
+
+@needs_openvino
+def test_bfloat16_where_the_gate_passes_and_nowhere_else(
+    bundle_path: Path, pixels: np.ndarray, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=r"^precision bf16: OpenVINO alone .* --device openvino$"):
+        Classifier(bundle_path, precision="bf16")
+    monkeypatch.setattr(gate, "has_bfloat16", lambda: False)
+    with pytest.raises(InputError, match=r"^precision bf16: this processor has no instructions .* --precision fp32$"):
+        Classifier(bundle_path, device="openvino", precision="bf16")
+    monkeypatch.setattr(gate, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(gate, "LEAST_COSINE", 1.1)
+    with pytest.raises(InputError, match=r"^precision bf16: this encoder loses too much in it: mean cosine 0\.99"):
+        Classifier(bundle_path, device="openvino", precision="bf16")
+    (outcome,) = cache.glob("*.json")
+    assert 0.99 < json.loads(outcome.read_text())[0] < 1.01
+    outcome.write_text("[1.2, 1.0]")  # it is remembered
+    classifier = Classifier.open(bundle_path, device="openvino", precision="bf16")
+    assert (classifier.start(self_test=True), classifier.choice.precision) == ("OpenVINO", "bf16")
+    exact = Classifier.open(bundle_path, device="openvino").embed_inputs([pixels])
+    assert 0 < np.abs(classifier.embed_inputs([pixels]) - exact).max() < 0.2

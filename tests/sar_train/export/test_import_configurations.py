@@ -19,12 +19,12 @@ from support import towers as published
 from support.hub_models import save_tokenizer
 
 from sar_infer.bundle.bundle import Bundle
+from sar_infer.encoders.gate import shipped_photos
 from sar_infer.errors import BundleError
 from sar_infer.images.preprocess import to_input
 from sar_infer.text import TokenizerSpec
 from sar_infer.text.tokenizer import token_row
 from sar_train.errors import ConfigError
-from sar_train.export.importing.bundle import shipped_photos
 from sar_train.export.importing.preprocessing import read_preprocess
 from sar_train.export.importing.sources import Towers, open_source
 from sar_train.export.importing.tokens import read_tokenizer

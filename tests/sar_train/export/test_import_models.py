@@ -21,8 +21,8 @@ from torch.nn.functional import normalize
 
 from sar_infer import Classifier
 from sar_infer.bundle.bundle import open_bundle
+from sar_infer.encoders.gate import shipped_photos
 from sar_train.cli.importing import main
-from sar_train.export.importing.bundle import shipped_photos
 
 pytestmark = pytest.mark.slow
 PHOTOS = [*shipped_photos().values()]

@@ -22,12 +22,12 @@ from support import towers as published
 from sar_infer import Classifier
 from sar_infer.bundle.bundle import default_bundle, open_bundle
 from sar_infer.bundle.manifest import IMAGE_ENCODER
+from sar_infer.encoders.gate import shipped_photos
 from sar_infer.images.prefetch import decode_image
 from sar_train.cli.importing import main
 from sar_train.clip import backbone as backbones
 from sar_train.errors import BackboneError, ConfigError
 from sar_train.export.importing import graphs
-from sar_train.export.importing.bundle import shipped_photos
 from sar_train.export.shrink import in_float16
 
 BLOCKED = ("torch", "open_clip", "torchvision", "timm", "transformers")

@@ -29,7 +29,9 @@ def mini() -> Classifier:
 
 def started(mini: Classifier, memory: int = 0) -> Worker[Any]:
     graph, sizes = mini.bundle.path / mini.choice.image, Sizes(True, 1, 1, 2, alone=4, memory=memory)
-    worker: Worker[Any] = Worker(functools.partial(begin, graph, mini.bundle.manifest, "cpu", sizes, Limits(), 60))
+    worker: Worker[Any] = Worker(
+        functools.partial(begin, graph, mini.bundle.manifest, "cpu", "fp32", sizes, Limits(), 60)
+    )
     worker.loaded(60)
     return worker
 
