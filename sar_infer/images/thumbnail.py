@@ -27,8 +27,8 @@ def short_name(photo: str) -> str:
     return "/".join(Path(photo).parts[-2:])
 
 
-def picture_of(source: ImageSource, side: int = SIDE) -> str | None:
-    """Return a photo as a small JPEG in a data URI; None for a photo that cannot be read.
+def small_jpeg(source: ImageSource, side: int = SIDE) -> bytes | None:
+    """Return a photo as a small JPEG; None for a photo that cannot be read.
 
     The photo is decoded as every photo is, and only its pixels are encoded anew, without metadata of the file.
 
@@ -44,4 +44,10 @@ def picture_of(source: ImageSource, side: int = SIDE) -> str | None:
     bare = Image.frombytes("RGB", image.size, image.tobytes())  # without Pillow's notes of the file, such as a comment
     stream = io.BytesIO()
     bare.save(stream, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return stream.getvalue()
+
+
+def picture_of(source: ImageSource, side: int = SIDE) -> str | None:
+    """Return `small_jpeg` of a photo in a data URI; None for a photo that cannot be read."""
+    jpeg = small_jpeg(source, side)
+    return None if jpeg is None else f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

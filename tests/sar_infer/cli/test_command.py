@@ -12,7 +12,7 @@ import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner, Result
 
-from sar_infer.cli import bank, bundle, classify, serve
+from sar_infer.cli import bank, bundle, classify, label, serve
 from sar_infer.cli.command import Command, Group, Key, tables
 from sar_train.cli import experiment, export, train
 
@@ -22,6 +22,7 @@ COMMANDS = {
     "sar-classify": classify.main,
     "sar-experiment": experiment.main,
     "sar-export": export.main,
+    "sar-label": label.main,
     "sar-serve": serve.main,
     "sar-train": train.main,
 }
