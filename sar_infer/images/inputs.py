@@ -14,6 +14,7 @@ from typing import IO, Literal
 
 from sar_infer.errors import InputError, WriteError, raised_as, reason_of
 from sar_infer.images.formats import SUFFIXES, UNREAD, has_image_suffix, left_out, suffix_of
+from sar_infer.images.projects import PROJECT, in_project, is_project, project_photos
 from sar_infer.storage.files import write_atomically
 from sar_infer.text.names import name_key, spoken
 
@@ -110,13 +111,15 @@ def expand(arguments: Iterable[str], warn: Warn = lambda _: None, missing: Colle
 
 
 def files_of(argument: str, skipped: Skipped) -> Iterator[str]:
-    """Yield the paths of a file, folder or glob pattern.
+    """Yield the paths of a file, folder, project or glob pattern.
 
     Raises:
         InputError: Nothing is there, or a folder holds no image or cannot be listed.
     """
     kind = kind_of(argument)
-    if kind == "file":
+    if is_project(argument):
+        yield from (photo for photos in project_photos(argument).values() for photo in photos)
+    elif kind == "file":
         yield argument
     elif kind == "folder":
         yield from images_below(argument, skipped)
@@ -160,13 +163,13 @@ def kind_of(argument: str) -> Literal["file", "folder"] | None:
 def folders(
     root: str, warn: Warn = lambda _: None, lookup: Callable[[str], object] = lambda _: None
 ) -> dict[str, list[str]]:
-    """Return image paths by class, from a folder with one folder for each class, named like it.
+    """Return image paths by class, from a folder or project with one folder for each class, named like it.
 
     As in training, underscores in the name of a folder are spaces, unless a class has that very name, and a folder such
     as ``__MACOSX`` is none.
 
     Args:
-        root: The folder.
+        root: The folder, or a project file (``images.projects``).
         warn: Called with a line about what is passed over.
         lookup: Returns None if no class has this name.
 
@@ -175,10 +178,20 @@ def folders(
             photos lie in folders one level further down.
     """
     kind = kind_of(root)
+    paths_by_class: dict[str, list[str]] = {}
+
+    def photos_of(folder: str) -> list[str]:
+        name = unicodedata.normalize("NFC", folder)
+        return paths_by_class.setdefault(spoken(name) if lookup(name) is None else name, [])
+
     if kind is None:
         raise InputError(f"{root}: no such file or folder")
+    if is_project(root):
+        for name, photos in project_photos(root).items():
+            photos_of(name).extend(photos)
+        return paths_by_class
     if kind == "file":
-        raise InputError(f"{root}: expected a folder with one folder for each class")
+        raise InputError(f"{root}: expected a folder with one folder for each class, or a {PROJECT} project")
     with raised_as(InputError, f"{root}: cannot be listed", OSError):
         visible = [path for path in sorted(Path(root).iterdir()) if not path.name.startswith((".", "__"))]
     below = [path for path in visible if path.is_dir()]
@@ -189,11 +202,8 @@ def folders(
     if loose := [path for path in visible if not path.is_dir() and has_image_suffix(path.name)]:
         raise InputError(f"{loose[0]}: lies next to the class folders; move it into the folder of its class")
     skipped = Skipped()
-    paths_by_class: dict[str, list[str]] = {}
     for path in below:
-        name = unicodedata.normalize("NFC", path.name)
-        paths = paths_by_class.setdefault(spoken(name) if lookup(name) is None else name, [])
-        paths.extend(images_below(str(path), skipped))
+        photos_of(path.name).extend(images_below(str(path), skipped))
     if not any(Path(image).parent in below for paths in paths_by_class.values() for image in paths):
         raise InputError(
             f"{root}: one level too high: its photos lie in folders of folders; name one of these, such as {below[0]}"
@@ -256,7 +266,7 @@ def read_class_list(path: Path) -> dict[str, list[str]]:
     paths, spellings = dict[str, list[str]](), dict[str, str]()
     with raised_as(InputError, f"{path}: cannot be read", OSError):
         for number, name, photo in list_rows(path.open("rb"), str(path)):
-            if name and not Path(photo).is_file():
+            if name and not (Path(photo).is_file() or in_project(photo)):
                 raise InputError(f"{path}: line {number}: {photo!r:.200} is no file")
             if name:
                 paths.setdefault(spellings.setdefault(name_key(name), name), []).append(photo)

@@ -33,6 +33,7 @@ from sar_infer.errors import ImageError, install
 from sar_infer.images import jpeg
 from sar_infer.images.formats import FORMATS, HEAD, UNREAD, format_of
 from sar_infer.images.preprocess import normalise
+from sar_infer.images.projects import photo_in_project
 from sar_infer.images.sources import EXPECTED
 
 ImageSource = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
@@ -84,11 +85,13 @@ def load_rgb(
 
 
 def _read(source: Any) -> ImageSource:
-    """Return the content of an open file or of a buffer as bytes, anything else as it is.
+    """Return the content of an open file, of a buffer or of a photo in a project as bytes, anything else as it is.
 
     Raises:
-        ImageError: A file was opened as text.
+        ImageError: A file was opened as text, or a project does not have the photo.
     """
+    if isinstance(source, str | os.PathLike) and (photo := photo_in_project(os.fspath(source))) is not None:
+        return photo
     if isinstance(source, bytearray | memoryview):
         return bytes(source)
     if not hasattr(source, "read"):

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 @on_bank({"Classes": "classes photos exclude", "Checks": "strict skip_unreadable", "Speed": "cache"})
 @photos_option(
     "PATH",
-    "Folder with one folder of photos for each class, or a CSV file with columns class and photo. Repeatable.",
+    "Folder with one folder of photos for each class, CSV file with columns class and photo, or Teachable Machine "
+    "project (.tm). Repeatable.",
     required=False,
 )
 @classes_option

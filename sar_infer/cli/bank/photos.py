@@ -14,6 +14,7 @@ from sar_infer.cli.bank.common import Workspace, counted
 from sar_infer.cli.options import warn
 from sar_infer.errors import InputError, one_line
 from sar_infer.images.inputs import is_class_list, left_out_line, read_class_list, read_excluded
+from sar_infer.images.projects import is_project
 
 if TYPE_CHECKING:
     from sar_infer.bank import ClassBank
@@ -49,6 +50,8 @@ def files_by_class(lookup: Lookup, class_phrases: Phrases, paths: Sequence[str],
     if not paths:
         return {}
     for root in paths if class_phrases else ():
+        if is_project(root):
+            raise InputError(f"{root}: a project with classes of its own; leave the name out to add each")
         files = expand([root])
         if kind_of(root) == "folder" and not any(Path(file).parent == Path(root) for file in files):
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,20 @@ def test_unusable_lists(lines: list[str], message: str) -> None:
     paint_folders("photos", 1, seed=1, names=("red",))
     Path("named.csv").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
     assert f"named.csv: {message}" in run.refused("add", BANK, "--photos", "named.csv")
+
+
+def test_a_project_is_a_source_as_its_folder_is() -> None:
+    paint_folders("photos", 4, seed=1)
+    Path(shutil.make_archive("project", "zip", "photos")).rename("project.tm")
+    for source in ("photos", "project.tm"):
+        run("create", f"{source}.safetensors", "--photos", source)
+    folder, project = (ClassBank.load(Path(f"{source}.safetensors")) for source in ("photos", "project.tm"))
+    assert {name: photos.digests for name, photos in project.photos.items()} == {
+        name: photos.digests for name, photos in folder.photos.items()
+    }
+    Path("named.csv").write_text("class,photo\nclog,project.tm/red/0.png\n")
+    run("add", BANK, "--photos", "named.csv")
+    run("add", BANK, "--photos", "project.tm", "--exclude", "named.csv")
+    photos = ClassBank.load(BANK).photos
+    assert (len(photos["clog"]), len(photos["red"])) == (1, 3)
+    assert "leave the name out" in run.refused("add", BANK, "mug", "--photos", "project.tm")
