@@ -64,7 +64,8 @@ class BankFitting:
         low, high = (round(100 * end) for end in wilson(share * independent, independent))
         yield (
             f"other photos of these classes: about {share:.0%} right among {rivals + 1:,} classes "
-            f"(95 % interval {low} to {high})"
+            f"(95 % interval {low} to {high}), if these photos are a random sample; photos chosen as typical promise "
+            "too much"
         )
         ways = [f"{share:.0%} {_WAYS[int(n)]}" for n, _, share in model.expected.tolist() if n in _WAYS]
         yield (
