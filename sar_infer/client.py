@@ -301,6 +301,32 @@ class Client:
         """Remove a class from the bank, with the conditions of ``add``, and return the bank's ETag."""
         return _etag(self._send("DELETE", _class_path(name), if_match))
 
+    def photos(self, name: str) -> list[dict[str, Any]]:
+        """Return the photos of a class, the oldest first: ``digest``, ``at`` and ``by``."""
+        photos: list[dict[str, Any]] = []
+        while True:
+            params = {"offset": len(photos), "limit": _PAGE}
+            page = self._json("GET", _class_path(name) + "/photos", params=params)
+            photos += page["photos"]
+            if len(photos) >= page["count"] or not page["photos"]:
+                return photos
+
+    def remove_photos(self, name: str, digests: Sequence[str], if_match: str | None = None) -> dict[str, Any]:
+        """Remove photos of a class for good, by their digests in ``photos``; return the class."""
+        return self._json("DELETE", _class_path(name) + "/photos", if_match, json={"digests": list(digests)})
+
+    def move(self, digests: Sequence[str], to: str, if_match: str | None = None) -> dict[str, Any]:
+        """Give photos of other classes to a class, by their digests; return the class."""
+        return self._json("POST", "/v1/photos/move", if_match, json={"digests": list(digests), "to": to})
+
+    def rename(self, old: str, new: str, *, embed: bool = False, if_match: str | None = None) -> dict[str, Any]:
+        """Rename a class, which keeps its embedding unless ``embed`` is true; return the class."""
+        return self._json("POST", _class_path(old) + "/rename", if_match, json={"to": new, "embed": embed})
+
+    def set_class(self, name: str, if_match: str | None = None, **settings: Any) -> dict[str, Any]:
+        """Set ``aliases``, ``threshold``, ``background`` or ``photos_only`` of a class; return the class."""
+        return self._json("PATCH", _class_path(name), if_match, json=settings)
+
     def history(self) -> list[dict[str, Any]]:
         """Return the latest 1,000 changes of the bank, the latest first, as ``GET /v1/bank/history`` has them."""
         return list(self._json("GET", "/v1/bank/history")["steps"])

@@ -1,8 +1,8 @@
-"""Below ``/v1/classes/NAME``: the photos of a class, its new name, its settings."""
+"""Below ``/v1/classes/NAME``: the photos of a class, its new name, its settings; and photos that move."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sar_infer.bank import ClassBank, Entry, edits
 from sar_infer.errors import BankError
 from sar_infer.server.model.banks import BUSY_SECONDS, in_thread
+from sar_infer.server.model.line import ImageInput
 from sar_infer.server.openapi import IMAGE_TYPES, answer, form, problems, request_body
 from sar_infer.server.problems import Problem
 from sar_infer.server.request import (
@@ -23,6 +24,7 @@ from sar_infer.server.request import (
     Writable,
     clean_name,
     read_call,
+    read_images,
     read_json,
 )
 from sar_infer.server.routes.classes import (
@@ -44,13 +46,19 @@ _Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 _CHANGES = problems(401, 403, 404, 409, 412, 422, 503, 507)
 
 
-class PhotosToRemove(BaseModel):
+class PhotosOfClass(BaseModel):
     """Photos of a class: the images themselves, or their digests, as the list of its photos has them."""
 
     model_config = ConfigDict(extra="forbid")
 
     images: Annotated[Texts, Field(min_length=1, description=IMAGES)] | None = None
     digests: Annotated[list[_Digest], Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)] | None = None
+
+
+class PhotosToMove(PhotosOfClass):
+    """Photos, and the class that gets them."""
+
+    to: str = Field(description="name or alias of the class that gets them")
 
 
 class NewName(BaseModel):
@@ -93,7 +101,7 @@ async def list_photos(
 @router.delete(
     "/v1/classes/{name:text}/photos",
     responses={200: answer("ClassEntry"), **_CHANGES},
-    openapi_extra=request_body(PhotosToRemove, form(), binary=IMAGE_TYPES),
+    openapi_extra=request_body(PhotosOfClass, form(), binary=IMAGE_TYPES),
 )
 async def remove_photos(
     request: Request, service: Writable, name: Name, bank: Bank = None, if_match: IfMatch = None
@@ -104,13 +112,8 @@ async def remove_photos(
     """
     if not await request.body():
         raise Problem("bad-request", 'no body; expected images, or {"digests": ["…"]}')
-    call, images = await read_call(request, service, PhotosToRemove, PhotosToRemove())
-    if bool(images) == (call.digests is not None):
-        raise Problem("invalid-request", "expected either images or digests")
-    gone = {bytes.fromhex(digest): digest for digest in call.digests or ()}
-    if images:
-        _, numbers, _ = await embedded(service, images, photos_only=False)
-        gone = {digest: f"image[{number}]" for digest, number in numbers.items()}
+    call, images = await read_call(request, service, PhotosOfClass, PhotosOfClass())
+    gone = await _digests(service, call, images)
     return await _change(service, bank, name, if_match, lambda whole: edits.forget_photos(whole, name, gone, by=BY))
 
 
@@ -160,6 +163,32 @@ async def set_class(
         return edits.set_class(whole, name, by=BY, **settings)
 
     return await _change(service, bank, name, if_match, set_fields)
+
+
+@router.post(
+    "/v1/photos/move", responses={200: answer("ClassEntry"), **_CHANGES}, openapi_extra=request_body(PhotosToMove)
+)
+async def move_photos(request: Request, service: Writable, bank: Bank = None, if_match: IfMatch = None) -> Response:
+    """Give photos that classes of the bank have to another of its classes: one step, all of them or none."""
+    call = await _fields(request, service, PhotosToMove, '{"digests": ["…"], "to": "NAME"}')
+    photos = await _digests(service, call, await read_images(service, call.images))
+    return await _change(
+        service, bank, call.to, if_match, lambda whole: edits.move_photos(whole, photos, call.to, by=BY)
+    )
+
+
+async def _digests(service: Service, call: PhotosOfClass, images: Sequence[ImageInput]) -> dict[bytes, str]:
+    """Return the digests of a call's photos, and how it names each.
+
+    Raises:
+        Problem: There are neither images nor digests, or both; or an image is bad.
+    """
+    if bool(images) == (call.digests is not None):
+        raise Problem("invalid-request", "expected either images or digests")
+    if not images:
+        return {bytes.fromhex(digest): digest for digest in call.digests or ()}
+    _, numbers, _ = await embedded(service, images, photos_only=False)
+    return {digest: f"image[{number}]" for digest, number in numbers.items()}
 
 
 async def _fields(request: Request, service: Service, model: type[Model], example: str) -> Model:

@@ -337,6 +337,20 @@ def write_picture(path: Path, colour: tuple[int, int, int], seed: int) -> None:
     Image.fromarray(np.clip(tint + generator.normal(0, 8, (32, 32, 3)), 0, 255).astype(np.uint8)).save(path)
 
 
+def test_photos_move_and_go_and_classes_are_set(client: Client) -> None:
+    client.add("iris", [encoded(Image.new("RGB", (32, 32), colour), "PNG") for colour in (VIOLET, LIME)])
+    first, second = [one["digest"] for one in client.photos("iris")]
+    assert client.move([second], "red")["photos"] == 1
+    assert client.remove_photos("red", [second])["name"] == "red"
+    assert [one["digest"] for one in client.photos("iris")] == [first]
+    assert client.rename("iris", "lily")["name"] == "lily"
+    shown = client.set_class("lily", aliases=["flag lily"], threshold=0.4)
+    assert (shown["aliases"], shown["threshold"]) == (["flag lily"], 0.4)
+    assert "threshold" not in client.set_class("Flag lily", threshold=None)
+    with pytest.raises(ServerError, match="meantime"):
+        client.rename("lily", "iris", if_match="old")
+
+
 def test_photos_that_nobody_labelled(here: Path, bundle_path: Path) -> None:
     bank = Path("bank.safetensors")
     for name, colour in {"red": (210, 60, 50), "green": (60, 190, 70), "blue": (50, 70, 220), "iris": VIOLET}.items():

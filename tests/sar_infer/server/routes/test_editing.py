@@ -69,6 +69,19 @@ def test_photos_are_removed_for_good(client: httpx2.Client, bank_server: Local, 
     assert (again.status_code, again.json()["detail"].split(":")[0]) == (422, place)
 
 
+@pytest.mark.parametrize("form", ["digests", "images"])
+def test_photos_move_to_another_class(client: httpx2.Client, iris: list[str], form: str) -> None:
+    photos = iris[:1] if form == "digests" else [base64.b64encode(images(1)[0]).decode()]
+    moved = client.post("/v1/photos/move", json={form: photos, "to": "RED"})
+    assert (moved.status_code, moved.json()["name"], moved.json()["photos"]) == (200, "red", 1), moved.text
+    assert [one["digest"] for one in client.get("/v1/classes/iris/photos").json()["photos"]] == iris[1:]
+    assert client.get("/v1/bank/history").json()["steps"][0]["summary"] == "moved 1 photo from 'iris' to 'red'"
+    assert client.post("/v1/photos/move", json={"digests": ["00" * 32], "to": "red"}).status_code == 422
+    assert client.post("/v1/photos/move", json={form: photos, "to": "absent"}).status_code == 404
+    assert client.post("/v1/bank/rollback", json={"steps": 1}).status_code == 200
+    assert client.get("/v1/classes/iris").json()["photos"] == 3
+
+
 def test_a_class_is_renamed(client: httpx2.Client, iris: list[str], classifier: Classifier, bank_server: Local) -> None:
     before = client.get("/v1/classes").headers["etag"]
     renamed = client.post("/v1/classes/Iris/rename", json={"to": " lily "}, headers={"If-Match": before})
