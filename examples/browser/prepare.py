@@ -39,9 +39,9 @@ HEAD = f"""<meta http-equiv="Content-Security-Policy" content="{POLICY}">
 WORDS = {
     "<html ": '<html data-place="page" ',
     "</head>": HEAD,
-    '<nav aria-label="Pages"><a href="ui" aria-current="page">Classify</a> <a href="docs">API</a></nav>': "",
+    '<nav aria-label="Pages"><a href="ui" aria-current="page">Classify</a> <a href="openapi.json">API</a></nav>': "",
     'href="ui"': 'href="."',
-    ' The API does not: <a href="docs">see its routes</a>.': "",
+    ' The API does not: <a href="openapi.json">see its routes</a>.': "",
     "a name of yours that is not in the server’s bank": "a class that was taught here",
     "</span> on the server": "</span> in this page",
     "class of the server": "class of this page",

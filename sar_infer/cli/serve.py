@@ -106,7 +106,7 @@ KEY = "SAR_API_KEY"
 @option("--log-format", cls=Key, type=click.Choice(["text", "json"]), default="text", help="Log format.")
 @option("--access-log/--no-access-log", cls=Key, default=True, help="Log each request.")
 @option("--metrics/--no-metrics", cls=Key, default=True, help="Serve /metrics.")
-@option("--pages/--no-pages", cls=Key, default=True, help="Serve /ui and /docs.")
+@option("--pages/--no-pages", cls=Key, default=True, help="Serve /ui.")
 @click.version_option(__version__, prog_name="sar-serve")
 def main(**values: Any) -> None:
     """Serve a bundle over HTTP.
@@ -116,8 +116,8 @@ def main(**values: Any) -> None:
     curl -H 'Content-Type: image/jpeg' --data-binary @photo.jpg \\
          localhost:8000/v1/classify
 
-    Open /ui to try it, and /docs for the API. Requests must have the key in the environment variable SAR_API_KEY.
-    Without a key anybody can classify, and nobody can change classes or reload.
+    Open /ui to try it. /openapi.json describes the API. Requests must have the key in the environment variable
+    SAR_API_KEY. Without a key anybody can classify, and nobody can change classes or reload.
 
     SIGTERM finishes running requests and stops. SIGHUP opens the bundle again. Exit code: 0 after a stop; 2 if the
     call is wrong, and nothing was served.

@@ -41,7 +41,7 @@ from sar_infer.server.request import invalid
 from sar_infer.server.routes import classes, classify, editing, embeddings, operations, pages, unlabelled
 from sar_infer.server.service import Service
 
-_OPEN = frozenset({"/", "/healthz", "/livez", "/readyz", "/metrics", "/ui", "/docs", "/openapi.json"})
+_OPEN = frozenset({"/", "/healthz", "/livez", "/readyz", "/metrics", "/ui", "/openapi.json"})
 _OPEN_BELOW = "/static/"
 _LOCAL_NAMES = ("localhost", socket.gethostname().lower())
 _PLAIN_ROUTES = frozenset({classify.PATH, "/v1/embeddings", "/v1/classes"})

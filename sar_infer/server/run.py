@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
         runs = f"{engine.classifier.choice.precision}, {engine.provider}"
         served = f"{engine.bundle.location} ({len(engine.banks.bank.names)} classes{source}, {runs}, {sizes})"
         shown = f"[{host}]" if ":" in host else host
-        _log.info("Serving %s on http://%s:%d - try /ui, read /docs", served, shown, port)
+        _log.info("Serving %s on http://%s:%d - try /ui", served, shown, port)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Drain, then end with exit code 0; a second signal ends the drain."""

@@ -60,7 +60,7 @@ class Settings:
         workers: Processes that decode and encode; with 0 one process does all.
         max_batch: Images that run together at most.
         metrics: Serve ``/metrics``.
-        pages: Serve ``/ui`` and ``/docs``.
+        pages: Serve ``/ui``.
         limits: The limits of requests.
     """
 

@@ -1,7 +1,7 @@
-"""The pages for browsers: ``/ui`` to try the classifier, ``/docs`` to read the API, and their static files.
+"""The page for browsers, ``/ui``, to try the classifier, and its static files.
 
 All files come from the package and stay in memory. Every answer has a strict content security policy: nothing from
-other hosts, nothing inline. Links are relative, so that the pages also work below a path prefix.
+other hosts, nothing inline. Links are relative, so that the page also works below a path prefix.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CONTENT_TYPES = {
 
 
 def router(*, keyed: bool) -> APIRouter:
-    """Return the routes of the pages; a name from a request is only looked up here, never on disk.
+    """Return the routes of the page; a name from a request is only looked up here, never on disk.
 
     Args:
         keyed: The server has a key, which ``/ui`` asks for before anything is refused.
@@ -45,13 +45,13 @@ def router(*, keyed: bool) -> APIRouter:
         name = request.path_params.get("name") or request.scope["path"].strip("/") + ".html"
         if name not in files:
             raise HTTPException(404)
-        # Browsers ask every time, so that they never show the pages of an older server; mostly the answer has no body.
+        # Browsers ask every time, so that they never show the page of an older server; mostly the answer has no body.
         headers = {"Cache-Control": "no-cache", "ETag": etags[name], **SECURITY_HEADERS}
         if is_current(etags[name], request.headers.get("If-None-Match")):
             return Response(status_code=304, headers=headers)
         return Response(files[name], media_type=_CONTENT_TYPES[name.rpartition(".")[2]], headers=headers)
 
     routes = APIRouter(include_in_schema=False)
-    for path, endpoint in {"/": start, "/ui": file, "/docs": file, "/static/{name}": file}.items():
+    for path, endpoint in {"/": start, "/ui": file, "/static/{name}": file}.items():
         routes.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
     return routes

@@ -1,4 +1,4 @@
-"""The pages by keyboard, on a phone, with high contrast, with a screen reader; the API's page; pages elsewhere."""
+"""The pages by keyboard, on a phone, with high contrast, with a screen reader; pages elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from support.browser import CAT, COFFEE, CONTRASTS, PHONE, WIDTHS, add, labels, settled, unlock
 from support.servers import serving
@@ -85,29 +84,7 @@ def test_everything_has_a_name_and_can_be_read_where_classes_can_be_changed(open
     expect(page.locator("#bank-chips .added")).to_have_count(0)
 
 
-# ------------------------------------------------------------------------------------- the API, and pages elsewhere
-def test_the_api_page_shows_every_route(open_page, mini_server) -> None:
-    page, _ = open_page(mini_server.url, "/docs", permissions=["clipboard-read", "clipboard-write"])
-    paths = httpx2.get(f"{mini_server.url}/openapi.json").json()["paths"]
-    expect(page.locator("h1")).to_have_text("sar-clip API")
-    routes = [f"{method.upper()}{path}" for path, item in paths.items() for method in item]
-    shown = page.locator("details.route > summary").evaluate_all(
-        "nodes => nodes.map((node) => node.children[0].textContent + node.children[1].textContent)"
-    )
-    assert sorted(shown) == sorted(routes)
-    page.locator("#contents a", has_text="/v1/classify").click()
-    route = page.locator("#post-v1-classify")
-    expect(route).to_have_attribute("open", "")
-    for text in ("multipart/form-data", "application/json", "top_k", "required", "415"):
-        expect(route).to_contain_text(text)
-    expect(route.locator("pre", has_text="--data-binary @photo.jpg").first).to_contain_text(
-        f"curl -X POST '{mini_server.url}/v1/classify'"
-    )
-    route.get_by_role("button", name="Copy").first.click()
-    expect(page.locator("#status")).to_have_text("Copied")
-    assert page.evaluate("navigator.clipboard.readText()").startswith("curl -X POST ")
-
-
+# ----------------------------------------------------------------------------------------------------- pages elsewhere
 SNIPPET = re.compile(r"^```js\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CALL = """async ([source, photo, key]) => {
     const bytes = Uint8Array.from(atob(photo), (letter) => letter.charCodeAt(0));
