@@ -190,18 +190,27 @@ class Classifier(Embedder, metaclass=_Guessed):
 
     from_pretrained = open  # noqa: A003 - the method above
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the classes to a bank file, for ``open``, the commands and the server; an old bank file is replaced.
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the classes to a bank file, for ``open``, the commands and the server.
+
+        The classifier's own bank file has its changes already and stays as it is.
+
+        Args:
+            path: The file.
+            overwrite: Replace another bank file that is there.
 
         Raises:
             InputError: It cannot be a bank file, or its folder is missing.
-            BankError: Another file is there, such as a photo.
+            BankError: Another file is there, such as a photo, or a bank file without ``overwrite``.
+            WriteError: Another process is changing the file.
             OSError: It cannot be written; the old file is still there.
         """
         check_place(Path(path))
         if Path(path).exists():
             read_bank(Path(path), detached=True)
-        self.bank.save(Path(path))
+            if isinstance(self._bank, BankFile) and self._bank.path.exists() and self._bank.path.samefile(path):
+                return
+        self.bank.save(Path(path), overwrite=overwrite)
 
     save_pretrained = save
 
@@ -419,11 +428,14 @@ class Classifier(Embedder, metaclass=_Guessed):
         """
         if photos is not None:
             self._bank = self.create(photos, labels, skip_unreadable=skip_unreadable)
-            if self.label_check and (line := self.label_check.line(None)):
-                warnings.warn(line, stacklevel=2)
+            self._warn_of_labels()
             return self
         fitting = edits.ahead(self.bank, self.fit_model)
         return self._changed(lambda bank: edits.fit(bank, fitting(bank).fitted.model.tensors(), by="Python"))
+
+    def _warn_of_labels(self) -> None:
+        if self.label_check and (line := self.label_check.line(None)):
+            warnings.warn(line, stacklevel=3)
 
     def predict(self, photos: ImageSource | Iterable[ImageSource]) -> npt.NDArray[np.str_]:
         """Return the most probable class (N,) of each photo, as scikit-learn's classifiers do.
@@ -431,7 +443,8 @@ class Classifier(Embedder, metaclass=_Guessed):
         Raises:
             ImageError: Photos cannot be read; the message names them.
         """
-        return np.asarray(self.classes_[self.predict_proba(photos).argmax(axis=1)])
+        names, scores = self._scores(photos)
+        return np.asarray(names[scores.argmax(axis=1)])
 
     def predict_proba(self, photos: ImageSource | Iterable[ImageSource]) -> npt.NDArray[np.float64]:
         """Return the score (N, C) of each class, in the order of ``classes_``; a background class has no column.
@@ -439,9 +452,16 @@ class Classifier(Embedder, metaclass=_Guessed):
         Raises:
             ImageError: Photos cannot be read; the message names them.
         """
-        chosen = self.class_set()
+        return self._scores(photos)[1]
+
+    def _scores(
+        self, photos: ImageSource | Iterable[ImageSource]
+    ) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.float64]]:
+        """Return names (C,) as in ``classes_`` and scores (N, C), both of the bank as it is at the call."""
+        bank = self.bank
+        names, chosen = _answers(bank), self.class_set(bank=bank)
         scores = np.exp(log_probabilities(self.logits(self.embed_images(unfolded(photos)), chosen)))
-        return scores[:, [chosen.names.index(name) for name in self.classes_]].astype(np.float64)
+        return names, scores[:, [chosen.names.index(name) for name in names]].astype(np.float64)
 
     def score(self, photos: Labelled, labels: Sequence[str] | None = None) -> float:
         """Return the share of photos whose most probable class is theirs; ``evaluate`` reports more.
@@ -463,7 +483,16 @@ class Classifier(Embedder, metaclass=_Guessed):
             ImageError: A photo cannot be read; the message names it.
         """
         if are_default(self.bank, self._composer):
-            return self.fit(photos, labels)
+            first, took = self.create(photos, labels), []
+
+            def replace(bank: ClassBank) -> ClassBank:  # asked under the lock: another thread may have been first
+                took.append(are_default(bank, self._composer))
+                return first if took[0] else bank
+
+            self._changed(replace)
+            if took[0]:
+                self._warn_of_labels()
+                return self
         for name, images in by_class(photos, labels, self.bank.lookup.get).items():
             self.add(name, images)
         return self
@@ -471,8 +500,7 @@ class Classifier(Embedder, metaclass=_Guessed):
     @property
     def classes_(self) -> npt.NDArray[np.str_]:
         """Return the names (C,) of the classes that can be predicted, sorted as scikit-learn expects."""
-        bank = self.bank
-        return np.array(sorted({*bank.names} - bank.background_names), np.str_)
+        return _answers(self.bank)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002 - scikit-learn's
         """Return the parameters for a search: none."""
@@ -1063,6 +1091,11 @@ def _unpickled(
     if bundle.manifest.digest != digest:
         raise BundleError(f"{bundle.location}: was replaced since the pickle was made; open it, and fit again")
     return kind(bundle, bank=decoded(content, tensors, bundle.bank), **options)
+
+
+def _answers(bank: ClassBank) -> npt.NDArray[np.str_]:
+    """Return the names (C,) of the classes that can be an answer, sorted."""
+    return np.array(sorted({*bank.names} - bank.background_names), np.str_)
 
 
 def _check_bank(bank: ClassBank, manifest: Manifest) -> None:

@@ -7,7 +7,6 @@ import difflib
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,15 +209,25 @@ class ClassBank:
 
         return read(path, encoder_digest, base)
 
-    def save(self, path: Path) -> None:
-        """Write the file so that a reader sees the old content or the new, never a part; a link is followed.
+    def save(self, path: Path, *, overwrite: bool = True) -> None:
+        """Write the file under its lock, so that a reader sees the old content or the new; a link is followed.
+
+        Args:
+            path: The file.
+            overwrite: Replace a bank file that is there, with what others changed in it since this bank was read.
 
         Raises:
+            BankError: A file is there, and ``overwrite`` is False.
+            WriteError: Another process is changing the file.
             OSError: The file cannot be written; the old one is still there.
         """
         from sar_infer.bank.file import write
+        from sar_infer.storage.files import WAIT, owned
 
-        write(Path(os.path.realpath(path)), self)
+        with owned(path, WAIT) as file:
+            if not overwrite and file.exists():
+                raise BankError(f"{path}: has other classes; overwrite=True replaces them, or choose another name")
+            write(file, self)
 
     def shared(self, path: Path) -> ClassBank:
         """Return a bank without changes whose base is this one, which a bundle has at a path."""

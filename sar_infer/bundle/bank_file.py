@@ -18,11 +18,9 @@ from sar_infer.bank.file import read, write
 from sar_infer.bundle.bundle import Bundle
 from sar_infer.bundle.manifest import MANIFEST
 from sar_infer.errors import BankError, InputError
-from sar_infer.storage.files import owned
+from sar_infer.storage.files import WAIT, owned
 
 SUFFIX = ".safetensors"
-WAIT = 3.0
-"""Seconds to wait for another process that changes the file."""
 Stamp = tuple[int, int, int] | None
 """Inode, time of the last change in nanoseconds and size of a file; None if it is not there."""
 

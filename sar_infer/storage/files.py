@@ -24,6 +24,8 @@ except ImportError:  # Windows
 Content = bytes | bytearray | memoryview
 _LONGEST_NAME = 200
 """Bytes; a longer name leaves no room for what a lock adds to it."""
+WAIT = 3.0
+"""Seconds to wait for another process that changes a bank file."""
 _TRY_EVERY = 0.02
 """Seconds between two attempts to take a lock that another process holds."""
 _MOST_TRIES = 100

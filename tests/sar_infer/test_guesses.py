@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 import shutil
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import joblib
@@ -19,6 +21,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_s
 from sar_infer import BankError, ClassBank, Classifier, ImageError, InputError
 from sar_infer.bank import set_class
 from sar_infer.encoders import cache
+from sar_infer.errors import WriteError
+from sar_infer.storage import files
 
 ROOT = Path(__file__).parents[2] / "examples" / "clothes"
 TRAIN, TEST = ROOT / "train", ROOT / "test"
@@ -168,6 +172,40 @@ def test_nothing_but_a_bank_is_replaced_by_one(tmp_path: Path, fitted: Classifie
         with pytest.raises(BankError, match="not a bank file"):
             fitted.save(tmp_path / name)
         assert (tmp_path / name).read_bytes() == b"of somebody else"
+
+
+def test_save_takes_nothing_from_others(tmp_path: Path, fitted: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "shop.safetensors"
+    fitted.save(file)
+    shop, written = Classifier(file), file.stat()
+    shop.save(file)  # its own file has its changes already
+    assert file.stat() == written
+    with pytest.raises(BankError, match="overwrite=True"):
+        fitted.save(file)
+    monkeypatch.setattr(files, "WAIT", 0.05)
+    with files.owned(file), pytest.raises(WriteError, match="another process is changing it"):
+        fitted.save(file, overwrite=True)
+    copy_of(fitted).remove("hat").save(file, overwrite=True)
+    assert shop.classes_.tolist() == ["dress", "trousers"]
+
+
+def test_predict_answers_by_one_state_of_the_bank(tmp_path: Path, fitted: Classifier) -> None:
+    fitted.save(tmp_path / "shop.safetensors")
+    shop = Classifier(tmp_path / "shop.safetensors")
+
+    def photos() -> Iterator[str]:
+        yield HAT
+        Classifier(tmp_path / "shop.safetensors").remove("dress")
+
+    assert shop.predict(photos()).tolist() == ["hat"]
+    assert shop.classes_.tolist() == ["hat", "trousers"]
+
+
+def test_first_photos_by_threads_lose_no_class() -> None:
+    shop = Classifier(device="cpu")
+    with ThreadPoolExecutor(len(NAMES)) as pool:
+        list(pool.map(lambda n: shop.partial_fit(PATHS[8 * n : 8 * n + 3], LABELS[8 * n : 8 * n + 3]), range(3)))
+    assert shop.classes_.tolist() == NAMES
 
 
 def test_a_clone_is_detached_from_the_file(tmp_path: Path, fitted: Classifier) -> None:

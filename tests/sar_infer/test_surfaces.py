@@ -22,7 +22,6 @@ from sar_infer.bank import ClassBank, set_class
 from sar_infer.cli.bank import main
 from sar_infer.evaluation.findings import FindingWarning
 from sar_infer.server.settings import Settings
-from sar_infer.storage.files import owned
 
 run = Command(main)
 Put = Callable[[str, Sequence[str], Sequence[str], bool], bool]
@@ -168,9 +167,8 @@ def test_the_bank_is_free_during_slow_steps(change: str, bundle_path: Path, monk
 
     def step(self: Classifier, *arguments: Any, **options: Any) -> Any:
         if not beside:
-            with owned(BANK):
-                beside.append(set_class(ClassBank.load(BANK), "red", threshold=0.25))
-                beside[0].save(BANK)
+            beside.append(set_class(ClassBank.load(BANK), "red", threshold=0.25))
+            beside[0].save(BANK)  # takes the lock
         return work(self, *arguments, **options)
 
     monkeypatch.setattr(Classifier, SLOW[change], step)

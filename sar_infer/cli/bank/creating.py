@@ -64,7 +64,7 @@ def create(
     class file is a name, or "name = phrase | phrase". Takes seconds, without PyTorch.
     """
     from sar_infer.bank.class_bank import Lookup
-    from sar_infer.bundle.bank_file import WAIT, check_place
+    from sar_infer.bundle.bank_file import check_place
     from sar_infer.bundle.bundle import empty_bank, open_bundle
     from sar_infer.classify.fitting import content as fit_content
     from sar_infer.cli.bank.photos import checked, files_by_class, read_photos
@@ -72,7 +72,7 @@ def create(
     from sar_infer.encoders.cache import photo_cache
     from sar_infer.evaluation.compare import encoder_hint
     from sar_infer.evaluation.labels import LIST
-    from sar_infer.storage.files import owned
+    from sar_infer.storage.files import WAIT, owned
 
     if not photos and classes is None:
         raise Refusal("no class given; add --photos FOLDER, with one folder for each class, or --classes FILE")
@@ -155,9 +155,9 @@ def carry(arguments: BankArguments) -> None:
     """
     from sar_infer.bank import edits
     from sar_infer.bank.file import read
-    from sar_infer.bundle.bank_file import WAIT, check_place
+    from sar_infer.bundle.bank_file import check_place
     from sar_infer.bundle.bundle import open_bundle
-    from sar_infer.storage.files import owned
+    from sar_infer.storage.files import WAIT, owned
 
     if not arguments.bundle:
         raise Refusal("no bundle given: sar-bank carry BANK_FILE --bundle BUNDLE")
