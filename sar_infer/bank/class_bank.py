@@ -240,12 +240,20 @@ class ClassBank:
         It ranks as before, and its calibration holds if it held before. The model and what was learned stay.
         """
         log = Log(folded={**self.entries, **self.records}).mapped(lambda _, entry: entry.bare())
-        bank = self.replaced(log=log, base=None, parked=())
+        return self._calibrated(self.replaced(log=log, base=None, parked=()))
+
+    def with_model(self, arrays: Arrays) -> ClassBank:
+        """Return the bank without history, whose class model has these arrays and does not follow its photos."""
+        return self._calibrated(self.replaced(log=Log(folded={**self.changes, MODEL: Record({}, dict(arrays))})))
+
+    def _calibrated(self, bank: ClassBank) -> ClassBank:
+        """Return a bank that ranks as this one, with the calibration if it holds here."""
         calibration = self.calibration
         if calibration is None or not self.calibration_holds:
             return bank
         calibration = dataclasses.replace(calibration, content_digest=bank.content_digest)
-        return bank.replaced(log=Log(folded={**log.folded, CALIBRATION: Record(dataclasses.asdict(calibration))}))
+        folded = {**bank.log.folded, CALIBRATION: Record(dataclasses.asdict(calibration))}
+        return bank.replaced(log=Log(folded=folded))
 
     def replaced(self, **fields: Any) -> ClassBank:
         """Return the bank with other fields, which no file has yet."""

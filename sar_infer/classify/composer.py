@@ -19,11 +19,10 @@ import numpy.typing as npt
 
 from sar_infer._arrays import Floats, Indices
 from sar_infer.bank import ClassBank, PhotoSet
-from sar_infer.bank.entry import MODEL
 from sar_infer.class_model.adapt import Classes
 from sar_infer.class_model.model import USUAL, ClassModel, Doubles, Flags, linear
 from sar_infer.class_model.trained import TrainedClasses
-from sar_infer.classify.fitting import model_of_photos
+from sar_infer.classify.fitting import fitted_model
 from sar_infer.errors import BankError
 
 T = TypeVar("T")
@@ -139,16 +138,10 @@ class Composer:
         """
         if bank.fitted is None:
             return None if self._trained is None else self._trained.model
-        model = self._once(bank, "model", self._fitted)
+        model = self._once(bank, "model", lambda bank: fitted_model(bank, self._base, self._trained))
         if len(model.centre) != bank.dim:
             raise BankError(f"class model of {len(model.centre)} numbers, expected {bank.dim}")
         return model
-
-    def _fitted(self, bank: ClassBank) -> ClassModel:
-        model = ClassModel.from_tensors(bank.records[MODEL].arrays)
-        if bank.records[MODEL].data.get("photos") in (None, bank.photos_digest) or len(model.centre) != bank.dim:
-            return model
-        return model_of_photos(bank, model, self._base, self._trained)
 
     def labelled(self, bank: ClassBank) -> dict[int, Evidence]:
         """Return what labelled photos say of a bank's classes, those of training too, by position."""

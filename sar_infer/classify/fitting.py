@@ -11,6 +11,7 @@ import numpy as np
 from sar_infer._arrays import Floats, Indices, product_chunks
 from sar_infer.bank import ClassBank, PhotoSet
 from sar_infer.bank.edits import listed
+from sar_infer.bank.entry import MODEL
 from sar_infer.bank.photos import MOST_ROWS
 from sar_infer.class_model.cross_validation import Fitted, fit, reworded
 from sar_infer.class_model.folds import MIN_CLASSES
@@ -143,19 +144,33 @@ def fit_bank(bank: ClassBank, base: ClassBank, trained: TrainedClasses | None, s
     return BankFitting(fitted, len(sets), len(labels), len(pooled.positions))
 
 
-def model_of_photos(bank: ClassBank, model: ClassModel, base: ClassBank, trained: TrainedClasses | None) -> ClassModel:
-    """Return a bank's class model with the closed forms of the photos that it has now.
+def pinned(bank: ClassBank, base: ClassBank, trained: TrainedClasses | None) -> ClassBank:
+    """Return a bank whose class model stays as it ranks now, for a bundle or one file, which do not have its photos.
+
+    Arguments and errors are those of `fitted_model`; a bank without a fitted model is returned as it is.
+    """
+    return bank if bank.fitted is None else bank.with_model(fitted_model(bank, base, trained).tensors())
+
+
+def fitted_model(bank: ClassBank, base: ClassBank, trained: TrainedClasses | None) -> ClassModel:
+    """Return a bank's own class model with the closed forms of the photos that it has now.
 
     Means, covariance and what follows from them are of the photos as they are, the weights and thresholds those that
     folds found. If the embedding of a photo is only in a sum from the beginning, as in a bundle, or there are more than
-    2,048 photos, of which a few change little, the model stays.
+    2,048 photos, of which a few change little, the model is as it was fitted.
 
     Args:
-        bank: The bank.
-        model: Its model, as it was fitted.
+        bank: The bank, to which a model was fitted.
         base: The bundle's bank.
         trained: The bundle's class model.
+
+    Raises:
+        BankError: The model is damaged.
     """
+    record = bank.records[MODEL]
+    model = ClassModel.from_tensors(record.arrays)
+    if record.data.get("photos") in (None, bank.photos_digest) or len(model.centre) != bank.dim:
+        return model
     photos = {bank.lookup.find(name): one for name, one in bank.photos.items() if len(one)}
     stored = all(len(one.recent) == min(len(one), MOST_ROWS) for one in photos.values())
     if not stored or len(photos) < LEAST_CLASSES or sum(len(one.recent) for one in photos.values()) > _MOST_PHOTOS:

@@ -227,10 +227,12 @@ def freeze(bundle: str | None, bank: Path, out: Path, form: str, *, overwrite: b
         from sar_infer.bundle.bundle import open_bundle
         from sar_infer.bundle.freeze import freeze as write
         from sar_infer.bundle.writing import check_target
+        from sar_infer.classify.fitting import pinned
 
         check_target(out, overwrite=overwrite)
         opened = open_bundle(bundle)
-        classes = ClassBank.load(bank, opened.manifest.encoder_digest, opened.bank)
+        loaded = ClassBank.load(bank, opened.manifest.encoder_digest, opened.bank)
+        classes = pinned(loaded, opened.bank, opened.trained)
         command = shlex.join(["sar-bundle", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
         manifest = write(opened, classes, out, overwrite=overwrite, command=command)
         content = {"bundle": str(out), "digest": manifest.digest, "classes": len(classes.names)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import multiprocessing
 import os
 import re
 import signal
@@ -132,6 +133,8 @@ def main(**values: Any) -> None:
     except (ImportError, MemoryError, RuntimeError) as error:  # such as a library that cannot be mapped
         if isinstance(error, RuntimeError) and "start new thread" not in str(error):
             raise
+        for worker in multiprocessing.active_children():  # one that starts would print that its parent is gone
+            worker.kill()
         raise Refusal(f"sar-serve cannot be loaded: {reason_of(error)}; {_MEMORY}") from None
     except SarInferError as error:
         raise Refusal(str(error)) from None

@@ -36,6 +36,7 @@ from sar_infer.bundle.manifest import Preprocess
 from sar_infer.classifier import Classifier
 from sar_infer.classify.class_set import ClassSet
 from sar_infer.classify.decision import can_call_unknown
+from sar_infer.classify.fitting import pinned
 from sar_infer.classify.several import least as least_of
 from sar_infer.encoders.parity import MIN_COSINE, Check
 from sar_infer.encoders.precision import PrecisionChoice
@@ -188,6 +189,7 @@ def write_one_file(
         ExportError: The graphs cannot be joined, or the file does not agree with the package; nothing was written.
         OSError: The file cannot be written; an older one stays as it was.
     """
+    bank = pinned(bank, bundle.bank, bundle.trained)
     classifier = Classifier(bundle, bank=bank, device="cpu", precision=precision)
     if not bank.can_answer:
         raise InputError("no class to choose from: the bank has none, or only background classes")

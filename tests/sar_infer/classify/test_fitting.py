@@ -10,6 +10,7 @@ import pytest
 from sar_infer import Classifier
 from sar_infer.bank import ClassBank, PhotoSet, edits
 from sar_infer.class_model.model import ClassModel
+from sar_infer.classify.fitting import pinned
 
 CLOTHES = Path("examples/clothes/train")
 CLOSED = ("level", "centre", "text_centre", "slope", "prior", "broad", "photos")
@@ -61,3 +62,15 @@ def test_a_model_whose_photos_are_not_at_hand_stays(classifier: Classifier, phot
     name = next(iter(photos))
     bare = edits.add_photos(bank.settled(), {name: PhotoSet.of([bytes(32)], photos[name].rows[:1])})
     assert used(classifier, bare).precision.tolist() == used(classifier, bank).precision.tolist()
+
+
+def test_a_bundle_of_a_bank_ranks_as_the_bank(classifier: Classifier, photos: dict[str, PhotoSet]) -> None:
+    """It has no photo, so the model goes along as it ranks, not as it was fitted."""
+    few = {name: some(one, range(6)) for name, one in photos.items()}
+    bank, _ = classifier.make_bank({name: (name,) for name in photos}, few, by="a test")
+    name, rows = next(iter(photos)), np.concatenate([one.rows for one in photos.values()])
+    taught = edits.add_photos(bank, {name: photos[name]})
+    given = pinned(taught, classifier.bundle.bank, classifier.bundle.trained).settled()
+    one, two = (classifier.logits(rows, classifier.class_set(bank=each)) for each in (taught, given))
+    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
+    assert not np.allclose(one, classifier.logits(rows, classifier.class_set(bank=taught.settled())), atol=1e-3)
