@@ -485,3 +485,23 @@ class ClassBank:
             return self.base.bank.content_digest
         digest.update(json.dumps([self.base and self.base.bank.content_digest, parts]).encode())
         return digest.hexdigest()
+
+    @functools.cached_property
+    def state_digest(self) -> str:
+        """Return SHA-256 (hex) of all that an edit can change: `content_digest`, settings of classes, thresholds.
+
+        It is the content digest if nothing else differs from the base.
+        """
+        had, of_base = ({}, {}) if self.base is None else (self.base.bank.special, self.base.bank.records)
+        plain, parts = Entry("", np.empty(0, np.float32)), list[Any]()
+        for key in sorted(self.special.keys() | (had.keys() & self.entries.keys()), key=self.positions.__getitem__):
+            entry, before = self.entries[key], had.get(key, plain)
+            settings = [list(entry.aliases), entry.threshold, entry.background]
+            if settings != [list(before.aliases), before.threshold, before.background]:
+                parts.append([entry.name, *settings])
+        for key in (THRESHOLD, CALIBRATION):
+            if (record := self.records.get(key)) is not of_base.get(key):
+                parts.append([key, record and record.digest.hex()])
+        if not parts:
+            return self.content_digest
+        return hashlib.sha256(json.dumps([self.content_digest, parts]).encode()).hexdigest()

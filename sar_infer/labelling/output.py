@@ -36,7 +36,7 @@ def write_bank(file: BankFile, classifier: Classifier, photos: Mapping[str, Phot
     phrases = {name: (name,) for name in photos}
 
     def changed(bank: ClassBank) -> ClassBank:
-        if not file.path.exists() or bank.content_digest == written:
+        if not file.path.exists() or bank.state_digest == written:
             return classifier.make_bank(phrases, photos, by=by)[0]
         more = edits.put_classes(bank, dict.fromkeys(photos), photos, classifier.class_rows, by=by)
         return edits.fit(more, classifier.fit_model(more).fitted.model.tensors(), by=by)
@@ -45,7 +45,7 @@ def write_bank(file: BankFile, classifier: Classifier, photos: Mapping[str, Phot
     with file.changing() as (path, bank), raised_as(WriteError, f"{file.path}: not written", OSError):
         saved = after(bank)
         file.save(path, saved)
-    return saved.content_digest
+    return saved.state_digest
 
 
 def write_folders(out: Path, photos: Iterable[tuple[str, str]], *, links: bool) -> int:

@@ -265,10 +265,10 @@ class Banks:
             used = {field: getattr(classes.model, field) for field in ("unknown", "sets", "photos")}
             classes = dataclasses.replace(classes, model=dataclasses.replace(self._plain, **used))  # fits use the rest
             size = _NAME_BYTES * len(classes.names) + sum({id(a): a.nbytes for a in _arrays(classes)}.values())
-            return OpenBank(name, stamp, classes, whole.content_digest, size, time.monotonic())
+            return OpenBank(name, stamp, classes, whole.state_digest, size, time.monotonic())
         whole = self._bundle.bank if self._file is None else self._file.look()
         some = self._classifier.class_set(bank=whole) if whole.names else None
-        return OpenBank(name, stamp, some, whole.content_digest, 0, time.monotonic(), None, whole)
+        return OpenBank(name, stamp, some, whole.state_digest, 0, time.monotonic(), None, whole)
 
     def _keep(self, name: str | None, bank: OpenBank | None) -> None:
         """Keep a bank as the one that was used last; the least recently used ones make room."""

@@ -109,7 +109,7 @@ class Engine:
         if not classes and not only and bank.classes is not None:
             return bank.classes, bank.digest
         whole = bank.whole or await self.banks.whole(bank.name)
-        return await self.names.class_set(classes, only, whole, keep=bank.name is None), whole.content_digest
+        return await self.names.class_set(classes, only, whole, keep=bank.name is None), whole.state_digest
 
     async def self_test(self) -> float:
         """Run the self-test image through the encoder, ahead of the queue, and return ``SelfTest.cosine``."""

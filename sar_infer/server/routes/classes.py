@@ -115,7 +115,7 @@ async def list_classes(
 ) -> Response:
     """List the classes of the bank in its order, or those removed from it, at most 1,000 at a time."""
     whole = await service.engine.banks.whole(bank)
-    etag, start, fragment = whole.content_digest, prefix.casefold(), like.casefold()
+    etag, start, fragment = whole.state_digest, prefix.casefold(), like.casefold()
     if is_current(f'"{etag}"', if_none_match):
         return Response(status_code=304, headers={"ETag": f'"{etag}"'})
 
@@ -139,7 +139,7 @@ async def get_class(service: Reading, name: Name, bank: Bank = None) -> Response
     """Return one class, by name or alias; upper and lower case and extra spaces make no difference."""
     whole = await service.engine.banks.whole(bank)
     key = await in_thread(lambda: class_key(whole, name))
-    return answered(shown_class(whole.entries[key]), whole.content_digest)
+    return answered(shown_class(whole.entries[key]), whole.state_digest)
 
 
 @router.put(
@@ -210,7 +210,7 @@ async def put_class(
         return after, (content, 201 if position is None else 200)
 
     after, (content, status) = await service.change(edit, bank)
-    return answered(content, after.content_digest, status)
+    return answered(content, after.state_digest, status)
 
 
 @router.delete(
@@ -230,7 +230,7 @@ async def delete_class(service: Writable, name: Name, bank: Bank = None, if_matc
         return after, None
 
     after, _ = await service.change(edit, bank)
-    return Response(status_code=204, headers={"ETag": f'"{after.content_digest}"'})
+    return Response(status_code=204, headers={"ETag": f'"{after.state_digest}"'})
 
 
 @router.get("/v1/banks", responses={200: answer("BankList"), **_READ})
@@ -254,7 +254,7 @@ async def history(
     """List the steps by which the bank was changed, the latest first, by this server and by ``sar-bank``."""
     whole = await service.engine.banks.whole(bank)
     steps = [_step(step) for step in whole.history[::-1][offset : offset + limit]]
-    return answered({"steps": steps, "count": len(whole.history), "bank": whole.content_digest}, whole.content_digest)
+    return answered({"steps": steps, "count": len(whole.history), "bank": whole.state_digest}, whole.state_digest)
 
 
 @router.post(
@@ -289,7 +289,7 @@ async def roll_back(request: Request, service: Writable, bank: Bank = None, if_m
     step = _step(after.history[-1]) if changed else None
     if step is not None:
         request.state.logged = {"step": step["n"], "to": step["to"]}
-    return answered({"step": step, "classes": len(after.names), "bank": after.content_digest}, after.content_digest)
+    return answered({"step": step, "classes": len(after.names), "bank": after.state_digest}, after.state_digest)
 
 
 async def embedded(
@@ -322,10 +322,8 @@ def check_match(if_match: str | None, bank: ClassBank, existing: str | None = No
     if if_match is None:
         return
     tags = {tag.strip().strip('"') for tag in if_match.split(",")}
-    if "*" not in tags and bank.content_digest not in tags:
-        raise Problem(
-            "precondition-failed", f"classes were changed in the meantime; they are now {bank.content_digest}"
-        )
+    if "*" not in tags and bank.state_digest not in tags:
+        raise Problem("precondition-failed", f"classes were changed in the meantime; they are now {bank.state_digest}")
     if "*" in tags and existing is not None and bank.lookup.get(existing) is None:
         raise Problem("precondition-failed", "no such class; If-Match: * changes one that exists")
 

@@ -94,8 +94,8 @@ async def list_photos(
     """List the photos of a class that were added to the bank, the oldest first: when, and by whom."""
     whole = await service.engine.banks.whole(bank)
     photos = edits.photo_steps(whole, whole.entries[class_key(whole, name)].name)
-    content = {"photos": photos[offset : offset + limit], "count": len(photos), "bank": whole.content_digest}
-    return answered(content, whole.content_digest)
+    content = {"photos": photos[offset : offset + limit], "count": len(photos), "bank": whole.state_digest}
+    return answered(content, whole.state_digest)
 
 
 @router.delete(
@@ -223,4 +223,4 @@ async def _change(
         return after, after.entries[key]
 
     after, entry = await service.change(checked, bank)
-    return answered(shown_class(entry), after.content_digest)
+    return answered(shown_class(entry), after.state_digest)

@@ -61,7 +61,7 @@ async def model(service: Reading) -> Response:
     content = {
         **{field: manifest[field] for field in _SHOWN},
         "classes": len(bank.names),
-        "bank": bank.content_digest,
+        "bank": bank.state_digest,
         "trained": 0 if engine.bundle.trained is None else len(engine.bundle.trained.names),
         "provider": engine.provider,
         "unknown": classes is not None and len(classes.model.unknown) > 0,

@@ -100,7 +100,7 @@ async def learn(request: Request, service: Writable, bank: Bank = None, if_match
             return await service.change(edit, bank)
 
         after, report = await service.finished(learned())
-    etag = after.content_digest
+    etag = after.state_digest
     return JSONResponse(asdict(report) | {"bank": etag}, headers={"ETag": f'"{etag}"'})
 
 
@@ -133,7 +133,7 @@ async def suggest(request: Request, service: Keyed, bank: Bank = None) -> Respon
         for number, one in enumerate(outcomes)
         if one.error is not None
     ]
-    return Response(to_json({**content, "errors": errors, "bank": whole.content_digest}), media_type="application/json")
+    return Response(to_json({**content, "errors": errors, "bank": whole.state_digest}), media_type="application/json")
 
 
 async def _embedded(

@@ -124,6 +124,16 @@ def test_settings_of_a_class(client: httpx2.Client, iris: list[str]) -> None:
     assert client.patch("/v1/classes/red", json={"photos_only": True}).json()["code"] == "conflict"
 
 
+@pytest.mark.parametrize("change", [{"aliases": ["flag"]}, {"threshold": 0.5}, {"background": True}])
+def test_an_etag_is_of_the_settings_too(client: httpx2.Client, iris: list[str], change: dict[str, object]) -> None:
+    before = client.get("/v1/classes").headers["etag"]
+    changed = client.patch("/v1/classes/iris", json=change, headers={"If-Match": before})
+    assert changed.status_code == 200
+    assert changed.headers["etag"] == client.get("/v1/classes").headers["etag"] != before
+    late = client.post("/v1/classes/iris/rename", json={"to": "lily"}, headers={"If-Match": before})
+    assert late.status_code == 412
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
