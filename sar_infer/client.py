@@ -229,7 +229,7 @@ class Client:
             photos: One image or several, as in ``classify``.
             phrases: Texts to encode and average instead of the name; None leaves a class that is there as it is.
             photos_only: The name means nothing (``SKU-12345``), only photos say what the class is.
-            strict: Refuse a request (409) if one of its photos, or the class with them, is odd.
+            strict: Refuse a request (409) if the name, one of its photos, or the class with them, is odd.
             if_match: The ETag that the bank must still have, else the change is refused (412).
 
         Returns:
@@ -238,17 +238,20 @@ class Client:
 
         Raises:
             ImageError: client or server cannot read an image; the message names it.
-            InputError: there is no image, or ``phrases`` is a single string.
+            InputError: there is no image, also with ``photos_only``, or ``phrases`` is a single string.
         """
         if photos is None:
-            response = self._send("PUT", _class_path(name), if_match, json=_phrases(phrases) or None)
+            if photos_only:
+                raise InputError("photos_only: expected photos too")
+            call: dict[str, Any] = {"json": _phrases(phrases) or None, "params": {"strict": strict}}
+            response = self._send("PUT", _class_path(name), if_match, **call)
             return {**response.json(), "created": response.status_code == 201, "etag": _etag(response)}
         data = _phrases(phrases) | ({"photos_only": "true"} if photos_only else {})
         done: dict[str, Any] = {"etag": if_match, "known": 0, "moved": [], "sent": 0, "findings": []}
 
         def add(batch: Sequence[Encoded]) -> None:
-            call: dict[str, Any] = {"files": _files(batch), "data": data, "params": {"strict": strict}}
-            response = self._send("PUT", _class_path(name), if_match and done["etag"], **call)
+            parts: dict[str, Any] = {"files": _files(batch), "data": data, "params": {"strict": strict}}
+            response = self._send("PUT", _class_path(name), if_match and done["etag"], **parts)
             new = response.json()
             moved = [{**one, "photo": done["sent"] + one["photo"]} for one in new["moved"]]
             counted = {"known": done["known"] + new["known"], "findings": done["findings"] + new["findings"]}

@@ -326,6 +326,10 @@ def test_photos_of_a_class(client: Client) -> None:
     assert (only["photos"], client.classes()["classes"][-1]["photos_only"]) == (1, True)
     with pytest.raises(ImageError, match=r"image\[1\]"):
         client.add("iris", [photos[0], b"no image"])
+    with pytest.raises(ServerError, match="spelled almost like the class 'iris'"):
+        client.add("i-ris", strict=True)
+    with pytest.raises(InputError, match="photos_only: expected photos"):
+        client.add("SKU-2", photos_only=True)
     with pytest.raises(InputError, match="no photo"):
         client.add("iris", [])
 
