@@ -413,6 +413,8 @@ class Classifier(Embedder, metaclass=_Guessed):
     ) -> Classifier:
         """Choose from exactly the classes of some photos from now on; without photos, fit the bank's to its own.
 
+        With photos a bank file stays as it is, of which a warning tells.
+
         Args:
             photos: A folder with one folder for each class, photos by class, or photos, with ``labels``.
             labels: The class of each photo.
@@ -427,7 +429,10 @@ class Classifier(Embedder, metaclass=_Guessed):
             ImageError: Photos cannot be read; the message names all of them.
         """
         if photos is not None:
+            file = self._bank.path if isinstance(self._bank, BankFile) else None
             self._bank = self.create(photos, labels, skip_unreadable=skip_unreadable)
+            if file is not None:
+                warnings.warn(f"fit leaves {file} as it is; save(path) stores the new classes", stacklevel=2)
             self._warn_of_labels()
             return self
         fitting = edits.ahead(self.bank, self.fit_model)

@@ -257,6 +257,10 @@ def test_changes_are_in_the_bank_file(fitted: Classifier, tmp_path: Path) -> Non
     one.add("stapler")
     assert "stapler" in other.bank.names
     assert ClassBank.load(tmp_path / "shop.safetensors").history[-1].by == "Python"
+    content = (tmp_path / "shop.safetensors").read_bytes()
+    with pytest.warns(UserWarning, match=r"fit leaves .*shop\.safetensors as it is"):
+        one.fit(PATHS, LABELS)
+    assert (tmp_path / "shop.safetensors").read_bytes() == content
 
 
 def test_examples_are_embedded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
