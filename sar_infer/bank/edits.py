@@ -571,6 +571,10 @@ def _carried(
     by_name = {name_key(entry.name): key for key, entry in theirs.items()}
     keys, puts, texts = dict[str, str](), dict[str, Entry | None](), dict[str, tuple[str, ...]]()
     number = max(bundled.next_key, bank.next_key)
+    changed = [(key, one) for key, one in bank.changes.items() if isinstance(one, Entry)]
+    owners = {
+        name_key(alias): key for key, one in changed for alias in one.aliases
+    }  # the bank's word, not the bundle's
     for key, item in bank.changes.items():
         old = had.get(key)
         named = old or item
@@ -591,8 +595,13 @@ def _carried(
         if bundles is None or (item.phrases if old is None else item.added):
             texts[new] = item.texts
         else:
-            entry = _as_bundled(entry, bundles)
+            free = [alias for alias in bundles.aliases if owners.get(name_key(alias), key) == key]
+            entry = _as_bundled(entry, bundles._replace(aliases=tuple(free)))
         puts[new] = entry
+    for new, entry in bundled.special.items() if bank.base else ():
+        left = tuple(alias for alias in entry.aliases if name_key(alias) not in owners)
+        if new not in puts and left != entry.aliases:
+            puts[new] = entry._replace(aliases=left)
     return keys, puts, texts, number
 
 

@@ -199,3 +199,14 @@ def test_embeddings_are_those_of_their_photos_after_removals(tmp_path: Path) -> 
         row = recent.get(photo_set(label).digests[0])
         assert row is None or np.array_equal(row, unit_row(label))
     assert len(recent) == 61
+
+
+def test_an_alias_of_the_bank_leaves_no_other_class_with_it(tmp_path: Path) -> None:
+    """The new bundle gives the alias to a class that the bank has changed too, and another to one that it has not."""
+    old, new = bundle(tmp_path, "x"), bundle(tmp_path, "y")
+    given = set_class(set_class(new, "b", aliases=("first", "bee")), "c", aliases=("second",))
+    given.settled().save(tmp_path / "y-bundle" / "bank.safetensors")
+    new = ClassBank.load(tmp_path / "y-bundle" / "bank.safetensors").shared(tmp_path / "y-bundle" / "bank.safetensors")
+    bank = set_class(set_class(old, "a", aliases=("first", "second")), "b", threshold=0.5)
+    carried, _ = carry(bank, new, embed("y"))
+    assert {e.name: e.aliases for e in carried.special.values()} == {"a": ("first", "second"), "b": ("bee",)}
