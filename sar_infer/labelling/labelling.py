@@ -470,7 +470,7 @@ class Labelling:
     def _sample(self, teaches: Flags, open_: Flags) -> Sample:
         """Return the part of the heap to choose from: numbers are in random order, so the first are a random part."""
         photos = np.flatnonzero(teaches)[: choice.SAMPLE]
-        if open_[photos].sum() < min(_NEAREST, open_.sum()):
+        if int(open_[photos].sum()) < min(_NEAREST, int(open_.sum())):
             photos = np.flatnonzero(open_)[: choice.SAMPLE]
         if self._sampled is None or not np.array_equal(self._sampled.photos, photos):
             self._sampled = Sample.of(photos, self._heap.rows[photos])
