@@ -21,6 +21,7 @@ from support.photos import write_folder
 from sar_infer.bundle.manifest import NAME_ENCODER, TOKENIZER, TOKENIZER_JSON
 from sar_infer.classifier import Classifier
 from sar_infer.errors import BundleError, ClassNameError
+from sar_infer.evaluation.findings import FindingWarning
 from sar_train.api import export, train
 from sar_train.cli.export import main
 from sar_train.clip import backbone
@@ -175,7 +176,8 @@ def test_an_image_encoder_of_timm_knows_classes_by_photos_only(tmp_path: Path) -
     assert all(entry.photos_only for entry in classifier.bank.entries.values())
     apple = sorted((photos / "apple").iterdir())
     assert {result.predictions[0].label for result in classifier.classify(apple)} == {"apple"}
-    classifier.add("shoe", apple[:1])
+    with pytest.warns(FindingWarning, match="gets 1 of the photos of 'apple'"):
+        classifier.add("shoe", apple[:1])
     for call in (lambda: classifier.add("owl"), lambda: classifier.classify(apple, ["owl"])):
         with pytest.raises(ClassNameError, match="knows classes by photos only"):
             call()
