@@ -137,11 +137,11 @@ def add(
             entry = entry._replace(photos=entry.photos.joined(new))
         entries[key] = entry
     moved = moves(bank, photos)
-    given = {digest: row for new in photos.values() for digest, row in new.recent.items()}
+    rows_by_digest = {digest: row for new in photos.values() for digest, row in new.recent.items()}
     for old, digests in _by_class(moved).items():
         key = bank.find(old)
         entry = entries.get(key) or bank.entries[key]
-        entries[key] = entry._replace(photos=entry.photos.without(digests, given))
+        entries[key] = entry._replace(photos=entry.photos.without(digests, rows_by_digest))
     puts = {key: entry for key, entry in entries.items() if not (key in bank.entries and entry.same(bank.entries[key]))}
     for entry in puts.values():
         check_entry(entry)

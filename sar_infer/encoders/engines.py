@@ -1,4 +1,4 @@
-"""What opens and runs encoders: onnxruntime, or OpenVINO for ``--device openvino``; no caller knows which."""
+"""Opens and runs encoders by onnxruntime, or by OpenVINO for ``--device openvino``; no caller knows which."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Session(Protocol):
 
     @property
     def provider(self) -> str:
-        """What computes: an execution provider of onnxruntime, or OpenVINO."""
+        """Return the name of the engine: an execution provider of onnxruntime, or OpenVINO."""
 
     @property
     def ports(self) -> tuple[list[tuple[str, Sequence[Any]]], list[tuple[str, Sequence[Any]]]]:

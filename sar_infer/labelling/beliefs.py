@@ -1,4 +1,4 @@
-"""What the answers so far say of every photo: the closed form of the class model, made anew with each answer."""
+"""Beliefs about every photo by the answers so far: the closed form of the class model, made anew with each answer."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Guess:
-    """What is known of a photo.
+    """The label of a photo and the probability of it.
 
     Attributes:
         photo: Its path.

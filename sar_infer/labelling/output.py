@@ -1,4 +1,4 @@
-"""What is made of the answers: a bank, folders, a list."""
+"""Results of the answers: a bank, folders, a list."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def application(heap: Labelling, bank: str, port: int, token: str) -> ASGIApp:
 
 
 class _Page:
-    """What the page shows, as JSON, and what it changes; photos are numbers."""
+    """Content and changes of the page, as JSON; photos are numbers."""
 
     def __init__(self, heap: Labelling, bank: str) -> None:
         self._heap, self._bank = heap, shlex.quote(bank)

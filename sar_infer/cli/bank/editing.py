@@ -122,8 +122,8 @@ def add(  # noqa: PLR0913 - one for each option
         files_of = {digest: path for (_, digest), path in read.files.items()}
         moved = [{"photo": files_of[one.digest], "from": one.old} for one in edits.moves(bank, read.sets)]
         why = "" if photos else f": {next(iter(named))!r} {words} already"
-        found = [asdict(one) for one in findings]
-        write(arguments, workspace, after, why, findings=found, label_issues=issues, moved=moved)
+        reported = [asdict(one) for one in findings]
+        write(arguments, workspace, after, why, findings=reported, label_issues=issues, moved=moved)
     if photos and (reason := fit_advice(bank, after)):
         click.echo(one_line(f"{reason}: {again(arguments, 'fit')}"), err=True)
 

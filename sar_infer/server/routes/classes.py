@@ -49,7 +49,7 @@ MOST = 1000
 BY = "sar-serve"
 """The author of changes."""
 BELOW = ("photos", "rename")
-"""What a path may have below a class."""
+"""Parts that a path may have below a class."""
 _CLASS_DEPTH = 3
 """Segments of a class's path before its name."""
 
