@@ -71,6 +71,7 @@ def _label(values: dict[str, Any]) -> None:
                 if values["list_file"]:
                     click.echo(f"{values['list_file']}: {heap.list(values['list_file']):,} photos")
                 return
+            heap.wait(1)  # a heap without a photo that can be read ends here
             _serve(heap, values)
 
 

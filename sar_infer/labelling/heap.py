@@ -36,12 +36,12 @@ def listed(photos: Photos) -> tuple[list[str], dict[str, str]]:
         if not paths:
             raise InputError("no photo: expected a folder, a list or paths of photos")
         return paths, {}
-    place = os.fspath(photos)
-    if kind_of(place) == "file" and suffix_of(place) in LISTS:
-        with raised_as(InputError, f"{place}: cannot be read", OSError), Path(place).open("rb") as stream:
-            rows = [(photo, name) for _, name, photo in list_rows(stream, place) if photo]
+    path = os.fspath(photos)
+    if kind_of(path) == "file" and suffix_of(path) in LISTS:
+        with raised_as(InputError, f"{path}: cannot be read", OSError), Path(path).open("rb") as stream:
+            rows = [(photo, name) for _, name, photo in list_rows(stream, path) if photo]
         return [photo for photo, _ in rows], {photo: name for photo, name in rows if name}
-    return expand([place]), {}
+    return expand([path]), {}
 
 
 class Heap:

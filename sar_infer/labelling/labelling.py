@@ -158,7 +158,7 @@ class Labelling:
         return tuple(self._classifier.bundle.bank.names)
 
     def wait(self, count: int | None = None) -> None:
-        """Wait until so many photos, by default all, are embedded or cannot be read.
+        """Wait until so many photos, by default all, are embedded or cannot be read, and one is embedded.
 
         Raises:
             InputError: None of the photos can be read.
@@ -166,7 +166,8 @@ class Labelling:
         """
         number = len(self.photos) if count is None else count
         with self._heap.changed:
-            self._heap.changed.wait_for(lambda: self._heap.ended or self._heap.done >= number)
+            heap = self._heap
+            heap.changed.wait_for(lambda: heap.ended or bool(heap.done >= number and heap.digests))
             if self._heap.failure is not None:
                 raise self._heap.failure
             if self._heap.ended and not self._heap.digests:
@@ -255,7 +256,7 @@ class Labelling:
                 self._question = None
             return tuple(self._heap.files[number][0] for number in numbers)
 
-    # -------------------------------------------------------------------------------------------------- what is known
+    # ------------------------------------------------------------------------------------------------------ estimates
     def estimate(self) -> Estimate:
         """Return the accuracy on new photos with its 90 % interval, and whether it is enough."""
         with self._heap.changed:
@@ -266,8 +267,8 @@ class Labelling:
             looks = self._answers.looks()
             enough, why = verdict(looks, self._target, held_out=self._share > 0)
             accuracy, total = right / len(judged) if judged else None, len(self._heap.digests)
-            known = sum(digest in labels for digest in self._heap.digests)
-            here = None if accuracy is None else (known + (total - known) * accuracy) / total
+            answered = sum(digest in labels for digest in self._heap.digests)
+            here = None if accuracy is None else (answered + (total - answered) * accuracy) / total
             count = answers.count(self._answers.rows)
             return Estimate(accuracy, low, high, len(judged), count, enough, why, here)
 
@@ -377,7 +378,7 @@ class Labelling:
 
     def _spelled(self, names: Iterable[str]) -> dict[str, str]:
         """Return the spelling by name of classes: that of the first answer, whatever its case and space."""
-        known = {name_key(name): name for name in self.classes()}
+        spellings = {name_key(name): name for name in self.classes()}
         result: dict[str, str] = {}
         for name in names:
             clean = " ".join(unicodedata.normalize("NFC", name).split())
@@ -386,7 +387,7 @@ class Labelling:
                 edits.check_names(empty_bank(self._classifier.bundle), [clean])
             except BankError as error:
                 raise ClassNameError(str(error)) from None
-            result[name] = known.setdefault(name_key(clean), clean)
+            result[name] = spellings.setdefault(name_key(clean), clean)
         return result
 
     def _sync(self) -> None:
@@ -449,17 +450,17 @@ class Labelling:
         self._sync()
         labels, heap = answers.labels(self._answers.rows), self._heap
         skipped = {row.digest for row in self._answers.rows if row.kind == answers.SKIPPED}
-        known = np.array([digest in labels for digest in heap.digests], np.bool_)
-        later = np.array([digest in skipped for digest in heap.digests], np.bool_) & ~known
+        answered = np.array([digest in labels for digest in heap.digests], np.bool_)
+        later = np.array([digest in skipped for digest in heap.digests], np.bool_) & ~answered
         teaches = np.array([draw is None for draw in self._draws], np.bool_)
-        open_ = teaches & ~known & ~later
-        audits = np.flatnonzero(~teaches & ~known & ~later).tolist()
+        open_ = teaches & ~answered & ~later
+        audits = np.flatnonzero(~teaches & ~answered & ~later).tolist()
         count = answers.count(self._answers.rows)
         if audits and (not open_.any() or (count >= _AUDITS and count % _EACH == _EACH - 1)):
             return self._asked([min(audits, key=lambda number: self._draws[number] or 0.0)])
         if open_.any():
             sample = self._sample(teaches, open_)
-            taught = np.flatnonzero(teaches & known)
+            taught = np.flatnonzero(teaches & answered)
             chosen = int(sample.photos[self._chosen(sample, open_[sample.photos], taught)])
             return self._asked([chosen, *self._companions(sample, chosen, open_, taught)])
         if not later.any():

@@ -64,9 +64,9 @@ async def _reading(request: Request, service: Annotated[Service, Depends(_servic
     if "requestBody" not in (route.openapi_extra or {}) and (body := await request.body()):
         what = f"{request.method} {request.url.path}"
         raise Problem("bad-request", f"{what:.80}: expected no body, got {len(body)} bytes; nothing was done")
-    known = [field.alias for field in route.dependant.query_params]
-    if unknown := [name for name in request.query_params if name not in known]:
-        raise Problem("invalid-request", f"query.{unknown[0]:.80}: {_unknown_field(unknown[0], known)}")
+    fields = [field.alias for field in route.dependant.query_params]
+    if unknown := [name for name in request.query_params if name not in fields]:
+        raise Problem("invalid-request", f"query.{unknown[0]:.80}: {_unknown_field(unknown[0], fields)}")
     return service
 
 

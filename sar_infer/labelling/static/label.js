@@ -76,7 +76,7 @@ function Bank({ state, saved, act }) {
 
 function Unreadable({ photos }) {
   if (!photos.length) return null;
-  return html`<details class="sheet"><summary>${photos.length} photos cannot be read</summary>
+  return html`<details class="sheet"><summary>${photos.length} ${photos.length === 1 ? "photo" : "photos"} cannot be read</summary>
     <ul class="note">${photos.map((one) => html`<li>${one.name}: ${one.reason}</li>`)}</ul></details>`;
 }
 

@@ -97,7 +97,7 @@ def test_a_session_by_keyboard_with_a_reload_ends_with_a_bank(heap: Any, open_pa
         expect(status).to_contain_text(re.compile(rf"^{answers + 1} answer"))
     assert known == {"shoes", "hat", "trousers"}
     expect(page.get_by_text("Nothing is left to ask.")).to_be_visible()
-    expect(page.get_by_text("1 photos cannot be read")).to_be_visible()
+    expect(page.get_by_text("1 photo cannot be read")).to_be_visible()
     page.get_by_role("button", name="Save the classifier").press("Enter")
     expect(page.get_by_text(f"Saved as {bank}")).to_be_visible()
     assert page.evaluate(CONTRASTS) == []
@@ -175,7 +175,10 @@ def test_only_the_page_of_this_machine_is_served(heap: Any) -> None:
 
 
 def test_bad_calls_are_one_line(tmp_path: Path) -> None:
-    for photos in (tmp_path / "missing", tmp_path):
+    for name in ("empty", "broken"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "broken" / "1.jpg").write_text("no photo")
+    for photos in (tmp_path / "missing", tmp_path / "empty", tmp_path / "broken"):
         command = [sys.executable, "-m", "sar_infer.cli.label", str(photos), "--bank", str(tmp_path / "a.safetensors")]
         done = subprocess.run(command, capture_output=True, text=True)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
