@@ -66,7 +66,10 @@ def answer_by_keyboard(page: Any, known: set[str]) -> None:
             tile = page.locator(".group .tile").nth(place)
             tile.focus()
             page.keyboard.press("Enter")
-    page.locator("body").press("/")
+    for _ in range(100):  # a new question listens a moment after it is shown
+        page.locator("body").press("/")
+        if page.evaluate("document.activeElement.tagName") == "INPUT":
+            break
     page.keyboard.type(first)
     page.keyboard.press("Enter")
     known.add(first)
